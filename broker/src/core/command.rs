@@ -1,0 +1,118 @@
+//! What can be asked of the core. Parsed and authenticated, but not yet allowed.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::{
+    BundleDigest, ExchangeId, GrantId, KeyId, PersonId, Purpose, RequestId, TaskId, TextDigest,
+    TokenId, UseId,
+};
+use dayfly_verifier::request::{ConfirmBy, SignerKey};
+use dayfly_verifier::scope::Scope;
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Timestamp;
+
+use super::directory::Directory;
+use super::event::{Decision, Target, TaskOutcome};
+use super::verdict::{Outcome, Verdict};
+
+/// Who asks, as authenticated at the edge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Their SPIFFE ID.
+    pub id: SpiffeId,
+    /// When the certificate that they came with ends: no token outlives it.
+    pub until: Timestamp,
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// File a request. Policy has been asked.
+    File(Filing, Verdict),
+    /// Record an approval, whose signature has been verified. Policy has been asked anew.
+    Approve(GrantId, Decision, Verdict),
+    /// Record a denial.
+    Deny(GrantId, Decision),
+    /// Take one's approval back.
+    Withdraw(GrantId),
+    /// Exchange a grant for a token. Policy has been asked anew.
+    Exchange(Exchange, Verdict),
+    /// Redeem one use of a counted grant; asked by the token's gateway.
+    Redeem(TokenId, UseId),
+    /// End a grant, done. The proof by this holder key has been verified.
+    Complete(RequestId, HolderKey, TaskOutcome),
+    /// Take a request back, or end a grant, undone. The proof by this holder key has been verified.
+    Cancel(RequestId, HolderKey),
+    /// Revoke.
+    Revoke(Target, Option<TextDigest>),
+    /// Put a policy bundle into force.
+    Apply(Application),
+    /// List a token-signing key.
+    AddKey {
+        /// Its number.
+        key: KeyId,
+        /// Its public half.
+        public: HolderKey,
+        /// Its end.
+        not_after: Timestamp,
+    },
+}
+
+/// A request as its workload filed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filing {
+    /// Its id, drawn by the workload.
+    pub id: RequestId,
+    /// On whose behalf.
+    pub principal: Option<PersonId>,
+    /// The key that proves every later step; its proof over the filing has been verified.
+    pub holder_key: HolderKey,
+    /// What a use of the token must prove.
+    pub confirmation: ConfirmBy,
+    /// The one gateway for which it is.
+    pub audience: SpiffeId,
+    /// What is to be allowed.
+    pub scope: Scope,
+    /// For which task.
+    pub task: TaskId,
+    /// Why.
+    pub purpose: Purpose,
+    /// The lease that is asked for, whole seconds; `None` for the default.
+    pub lifetime: Option<Duration>,
+    /// The number of uses; `None` for the default.
+    pub uses: Option<NonZeroU32>,
+    /// The justification, kept aside.
+    pub justification: Option<TextDigest>,
+}
+
+/// An exchange of a grant for a token. The proof by the holder key has been verified against the
+/// key named here; `decide` compares it with the request's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The request that became the grant.
+    pub request: RequestId,
+    /// This exchange, drawn by the workload.
+    pub id: ExchangeId,
+    /// The key that proved it.
+    pub holder_key: HolderKey,
+    /// The key that would sign, and its end.
+    pub signing_key: (KeyId, Timestamp),
+}
+
+/// A policy bundle, validated, and what it says of all that is open.
+#[derive(Debug, Clone)]
+pub struct Application {
+    /// Its content address.
+    pub bundle: BundleDigest,
+    /// Who is who, as it says.
+    pub directory: Directory,
+    /// The keys whose signatures over it have been verified.
+    pub signers: std::collections::BTreeSet<SignerKey>,
+    /// The bundle that it replaces; another one in force means `Reevaluate`.
+    pub replaces: Option<BundleDigest>,
+    /// What it says of each pending request and live grant. One that is missing means
+    /// `Reevaluate`.
+    pub verdicts: Vec<(GrantId, Outcome)>,
+}

@@ -1,0 +1,107 @@
+//! Why the rules refuse a command: one closed list, in order of precedence.
+
+use dayfly_verifier::invalid::Invalid;
+
+use super::verdict::Refusal;
+
+/// A refusal. Where several apply, the first in this order is given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// The log is not open yet, or no bundle is in force.
+    #[error("the broker has no policy bundle in force")]
+    NotReady,
+    /// There is no such thing, or the caller may not know of it. The log keeps the difference.
+    #[error("there is no such request or grant")]
+    NotFound,
+    /// The caller's role does not allow the command.
+    #[error("this caller may not do this")]
+    NotAllowed,
+    /// The id was drawn too far from now to be remembered safely.
+    #[error("the id was not drawn within the last minutes; draw a new one")]
+    StaleId,
+    /// The same id came with other content before.
+    #[error("the id was used before with other content")]
+    IdReused,
+    /// The proof was made by another key than the request's holder key.
+    #[error("the proof is by another key than the holder key of the request")]
+    HolderMismatch,
+    /// A value is not what it should be.
+    #[error("{0}")]
+    Invalid(Invalid),
+    /// The verdict was about another state; ask policy again. Never leaves the broker.
+    #[error("policy must be asked again")]
+    Reevaluate,
+    /// Policy refuses.
+    #[error("policy `{}` refuses: {}", .0.policy, .0.reason)]
+    PolicyRefused(Refusal),
+    /// The workload holds or awaits as much as it may.
+    #[error("too many {0} of this workload at once")]
+    LimitReached(Limited),
+    /// Nobody has granted it yet.
+    #[error("the request is still waiting for approval")]
+    NotYetApproved,
+    /// A person denied the request.
+    #[error("the request was denied by an approver")]
+    Denied,
+    /// Nobody granted it in time.
+    #[error("the request expired unanswered")]
+    Expired,
+    /// Its holder took it back.
+    #[error("the request was cancelled by its holder")]
+    Cancelled,
+    /// Its holder completed it.
+    #[error("the grant was completed by its holder")]
+    Completed,
+    /// It was revoked.
+    #[error("the grant was revoked")]
+    Revoked,
+    /// Policy would not grant it any more.
+    #[error("the grant has drifted: policy `{}` refuses: {}", .0.policy, .0.reason)]
+    Drifted(Refusal),
+    /// Its lease ended.
+    #[error("the lease of the grant has ended")]
+    Lapsed,
+    /// All its uses are spent.
+    #[error("all uses of the grant are spent")]
+    UsesExhausted,
+    /// The decision is no longer possible.
+    #[error("the request is no longer pending")]
+    AlreadyDecided,
+    /// Nobody decides on a request of their own, of a workload they are responsible for, or made
+    /// on their behalf.
+    #[error("nobody decides on their own request, or on one of a workload that is theirs")]
+    OwnRequest,
+    /// The requirement names no group that the person is in.
+    #[error("the request does not need an approval of this person")]
+    NotApprover,
+    /// The decision is about another form of the request.
+    #[error("the request has changed since it was signed; look at it again")]
+    DigestMismatch,
+    /// The person has no such key in the bundle in force.
+    #[error("the key is not listed for this person")]
+    UnknownKey,
+    /// The decision's time is too far from now.
+    #[error("the decision was made more than two minutes from now")]
+    DecisionTime,
+    /// Too few policy admins signed the bundle.
+    #[error("the bundle lacks signatures of policy admins")]
+    UnsignedBundle,
+}
+
+/// What there can be too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    /// Live grants.
+    LiveGrants,
+    /// Pending requests.
+    PendingRequests,
+}
+
+impl std::fmt::Display for Limited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::LiveGrants => "live grants",
+            Self::PendingRequests => "pending requests",
+        })
+    }
+}

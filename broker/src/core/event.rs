@@ -1,0 +1,266 @@
+//! Everything that can happen. Variants are only ever added.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
+use dayfly_verifier::claims::Claims;
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::{
+    BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, PersonId, RequestDigest, Seq,
+    TaskId, TextDigest, TokenId, UseId,
+};
+use dayfly_verifier::request::{Narrowing, Request, Requirement, SignerKey};
+use dayfly_verifier::resource::Resource;
+use dayfly_verifier::scope::Scope;
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Timestamp;
+
+use super::directory::Directory;
+use super::verdict::Refusal;
+
+/// The end of the log. Two heads are the same only if all three parts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Head {
+    /// The epoch of the log.
+    pub epoch: Epoch,
+    /// The place of its last entry; 0 before the first.
+    pub seq: Seq,
+    /// The hash chain over all its entries.
+    pub hash: ChainHash,
+}
+
+/// What happened, who did it, when it was decided, under which policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Who did it.
+    pub by: Actor,
+    /// When it was decided. Never earlier than the entry before.
+    pub at: Timestamp,
+    /// The bundle in force; `None` before the first.
+    pub policy: Option<BundleDigest>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Who did something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// A workload, by its authenticated ID.
+    Workload(SpiffeId),
+    /// A person, by name and by the ID that they came with.
+    Person(PersonId, SpiffeId),
+    /// A gateway, by its authenticated ID.
+    Gateway(SpiffeId),
+    /// The broker itself, by its ID.
+    Broker(SpiffeId),
+    /// Whoever ran a command on the broker's host: `init`.
+    Host,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The log begins, or goes on after a restore.
+    EpochOpened {
+        /// The new epoch.
+        epoch: Epoch,
+        /// The head after which it goes on; `None` for a new log.
+        parent: Option<Head>,
+        /// The keys of the founding policy admins.
+        founders: BTreeSet<SignerKey>,
+        /// The version of the entry format that brokers may write.
+        format: u32,
+    },
+    /// A policy bundle came into force.
+    BundleApplied {
+        /// Its content address.
+        bundle: BundleDigest,
+        /// Who is who, as it says.
+        directory: Directory,
+        /// The keys that signed it.
+        signers: BTreeSet<SignerKey>,
+    },
+    /// A token-signing key may be used.
+    KeyAdded {
+        /// Its number.
+        key: KeyId,
+        /// Its public half.
+        public: HolderKey,
+        /// From when on it signs nothing and nothing that it signed is accepted.
+        not_after: Timestamp,
+    },
+    /// A token-signing key signs nothing any more; what it signed stays good.
+    KeyRetired {
+        /// Its number.
+        key: KeyId,
+    },
+    /// A request came in that policy may permit.
+    RequestFiled {
+        /// The request.
+        request: Request,
+        /// The justification, kept aside.
+        justification: Option<TextDigest>,
+    },
+    /// A request came in that policy refused.
+    RequestRefused {
+        /// The request. Its requirement is empty.
+        request: Request,
+        /// The justification, kept aside.
+        justification: Option<TextDigest>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A new bundle demands something else of a pending request: its digest changes, and the
+    /// decisions on it so far fall.
+    RequirementChanged {
+        /// The request.
+        grant: GrantId,
+        /// What is demanded now.
+        requirement: Requirement,
+    },
+    /// A person decided.
+    DecisionRecorded {
+        /// The request.
+        grant: GrantId,
+        /// The decision.
+        decision: Decision,
+    },
+    /// A person took an approval back before the grant.
+    DecisionWithdrawn {
+        /// The request.
+        grant: GrantId,
+        /// The person.
+        person: PersonId,
+    },
+    /// The requirement is met: the lease starts.
+    Granted {
+        /// The request that became it.
+        grant: GrantId,
+        /// What it gives.
+        terms: Terms,
+    },
+    /// A token may be signed.
+    TokenRecorded {
+        /// The exchange that asked for it.
+        exchange: ExchangeId,
+        /// What it will say.
+        claims: Claims,
+    },
+    /// A use of a counted grant was redeemed.
+    UseRedeemed {
+        /// The grant.
+        grant: GrantId,
+        /// The token that was used.
+        token: TokenId,
+        /// The use, drawn by the client.
+        use_id: UseId,
+    },
+    /// A request or grant came to its end by other ways than a decision or a revocation.
+    Ended {
+        /// The request or grant.
+        grant: GrantId,
+        /// How.
+        end: End,
+    },
+    /// Something was taken back.
+    Revoked {
+        /// What.
+        target: Target,
+        /// The reason, kept aside.
+        reason: Option<TextDigest>,
+    },
+}
+
+/// A person's signed decision on one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Who decided.
+    pub person: PersonId,
+    /// What they decided on.
+    pub digest: RequestDigest,
+    /// Yes or no.
+    pub answer: Answer,
+    /// The reason, kept aside.
+    pub reason: Option<TextDigest>,
+    /// When, by the clock of the one who decided.
+    pub at: Timestamp,
+    /// What makes it theirs; `None` for a denial, which mutual TLS alone may carry.
+    pub evidence: Option<Evidence>,
+}
+
+/// Yes or no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Yes, to no more than this.
+    Approve(Narrowing),
+    /// No.
+    Deny,
+}
+
+/// A statement as it was signed, and its signature: evidence that needs no trust in the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// The key that signed.
+    pub key: SignerKey,
+    /// The statement, byte for byte.
+    pub statement: Vec<u8>,
+    /// The armoured SSHSIG over it.
+    pub signature: String,
+}
+
+/// What a grant gives: the intersection of the request and all narrowings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// When the lease starts.
+    pub from: Timestamp,
+    /// From when on nothing is allowed any more.
+    pub until: Timestamp,
+    /// What is allowed.
+    pub scope: Scope,
+    /// How many uses; `None` for any number within the lease.
+    pub uses: Option<NonZeroU32>,
+    /// Whether each use is evaluated by the broker.
+    pub online: bool,
+}
+
+/// How a request or grant came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Its holder took the request, or what was left of the grant, back.
+    Cancelled,
+    /// Its holder is done.
+    Completed(TaskOutcome),
+    /// Policy would not grant it any more.
+    Drifted(Refusal),
+}
+
+/// How the task ended, in the words of the holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskOutcome {
+    /// It did what it set out to do.
+    Succeeded,
+    /// It did not.
+    Failed,
+}
+
+/// What a revocation takes back. Those that name no single thing take back what was recorded at a
+/// lower place in the log than they were, and nothing later.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// A request or grant, and every token of it.
+    Grant(GrantId),
+    /// One token.
+    Token(TokenId),
+    /// One block of a token and all that was attenuated from it, by its raw signature.
+    Block(Vec<u8>),
+    /// What was delegated to this key under this grant.
+    Delegate(GrantId, HolderKey),
+    /// All that a workload holds so far.
+    Workload(SpiffeId),
+    /// All that is held for a task so far.
+    Task(TaskId),
+    /// All that reaches this resource, or what lies below it, so far.
+    Prefix(Resource),
+    /// All that this key signed so far.
+    Key(KeyId),
+}

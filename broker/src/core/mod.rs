@@ -1,0 +1,13 @@
+//! The pure core: what may happen, and what the log means.
+//!
+//! `decide` looks at the state and says what a command makes happen, or why not; `State::apply`
+//! folds what happened. Nothing here waits, reads a clock, rolls dice, stores or serialises.
+
+pub mod command;
+pub mod denial;
+pub mod directory;
+pub mod event;
+pub mod verdict;
+
+pub mod decide;
+pub mod state;

@@ -1,0 +1,18 @@
+//! The Dayfly broker.
+
+pub mod core;
+pub mod journal;
+pub mod policy;
+
+pub mod api;
+pub mod cli;
+pub mod follow;
+
+pub mod authority;
+pub mod caller;
+pub mod config;
+pub mod sequencer;
+pub mod shutdown;
+pub mod signer;
+pub mod telemetry;
+pub mod tls;

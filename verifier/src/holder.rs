@@ -1,0 +1,99 @@
+//! Who holds a token: the key, or the identity, whose possession is proved at every use.
+
+use std::fmt;
+
+use ed25519_dalek::VerifyingKey;
+
+use crate::invalid::Invalid;
+
+/// The public key that a token is bound to: Ed25519, never a small-order point.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HolderKey(VerifyingKey);
+
+impl HolderKey {
+    /// From its 32 bytes (RFC 8032, section 5.1.2); refuses what is not a point and what is of
+    /// small order, under which anybody could sign.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, Invalid> {
+        let refused = || Invalid::new("holder_key", "must be an Ed25519 public key");
+        let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| refused())?;
+        let key = VerifyingKey::from_bytes(&bytes).map_err(|_| refused())?;
+        if key.is_weak() { Err(refused()) } else { Ok(Self(key)) }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    /// The key to verify with. Use `verify_strict`.
+    #[must_use]
+    pub const fn verifying_key(&self) -> &VerifyingKey {
+        &self.0
+    }
+}
+
+impl PartialOrd for HolderKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for HolderKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl std::hash::Hash for HolderKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+impl fmt::Display for HolderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.as_bytes()))
+    }
+}
+
+impl fmt::Debug for HolderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HolderKey({self})")
+    }
+}
+
+impl std::str::FromStr for HolderKey {
+    type Err = Invalid;
+
+    /// From 64 lower-case hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let lower = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let bytes = hex::decode(text).ok().filter(|_| lower).unwrap_or_default();
+        Self::from_slice(&bytes)
+    }
+}
+
+/// What a use of the token must prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Confirmation {
+    /// Possession of this key.
+    Key(HolderKey),
+    /// The token's subject as the SPIFFE ID of the mutual TLS connection. Only for IDs that the
+    /// policy bundle marks exclusive.
+    Identity,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_keys_of_small_order_and_wrong_length() {
+        let mut identity = [0u8; 32];
+        identity[0] = 1;
+        assert!(HolderKey::from_slice(&identity).is_err());
+        assert!(HolderKey::from_slice(&[0; 32]).is_err());
+        assert!(HolderKey::from_slice(&[1; 31]).is_err());
+    }
+}
