@@ -1,3 +1,5 @@
 //! The `dayfly` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    dayfly_broker::cli::main()
+}

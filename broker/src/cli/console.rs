@@ -1,0 +1,122 @@
+//! What a command shows: tables and sentences for people, JSON for programs.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value as Json;
+
+use super::exit::Refused;
+
+/// The colour of what went well.
+pub const GOOD: Style = AnsiColor::Green.on_default();
+/// The colour of what was refused.
+pub const BAD: Style = AnsiColor::Red.on_default();
+/// The colour of what waits, and of warnings.
+pub const WAITING: Style = AnsiColor::Yellow.on_default();
+/// The style of what is less important.
+pub const FAINT: Style = Style::new().dimmed();
+/// The style of headings.
+pub const STRONG: Style = Style::new().bold();
+
+/// In which form results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// Tables and sentences.
+    #[default]
+    Text,
+    /// One JSON document, or one a line where a command shows things as they come.
+    Json,
+}
+
+/// Where a command writes: results to standard output, progress and errors to standard error.
+/// Colours only where a terminal shows them.
+#[derive(Debug, Clone, Copy)]
+pub struct Console {
+    /// The form of results.
+    pub format: Format,
+}
+
+impl Console {
+    /// Writes a result: `text` for a person, or `json` for a program.
+    pub fn result(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Json) {
+        match self.format {
+            Format::Text => self.line(text().trim_end()),
+            Format::Json => self.line(&json().to_string()),
+        }
+    }
+
+    /// Writes rows under a head as a table, or as a JSON array of objects with the same content.
+    pub fn table(&self, head: &[&str], rows: Vec<Vec<String>>, json: impl FnOnce() -> Json) {
+        self.result(|| table(head, rows), json);
+    }
+
+    /// Writes one line to standard output. A reader that has gone away is not an error.
+    pub fn line(&self, line: &str) {
+        finish(writeln!(anstream::stdout().lock(), "{line}"));
+    }
+
+    /// Tells a person what goes on, on standard error; nothing in JSON.
+    pub fn progress(&self, line: &str) {
+        match self.format {
+            Format::Text => finish(writeln!(anstream::stderr().lock(), "{FAINT}{line}{FAINT:#}")),
+            Format::Json => {}
+        }
+    }
+
+    /// Warns a person, on standard error.
+    pub fn warn(&self, line: &str) {
+        finish(writeln!(anstream::stderr().lock(), "{WAITING}warning:{WAITING:#} {line}"));
+    }
+
+    /// Says why a command did not do what was asked, and the next step.
+    pub fn refused(&self, refused: &Refused) {
+        let Refused { exit, error, next } = refused;
+        let mut err = anstream::stderr().lock();
+        let written = match self.format {
+            Format::Text => {
+                writeln!(err, "{BAD}error:{BAD:#} {error:#}").and_then(|()| match next {
+                    Some(step) => writeln!(err, "{STRONG}next:{STRONG:#}  {step}"),
+                    None => Ok(()),
+                })
+            }
+            Format::Json => {
+                let json = serde_json::json!({
+                    "error": format!("{error:#}"), "exit": exit.code(), "next": next,
+                });
+                writeln!(err, "{json}")
+            }
+        };
+        finish(written);
+    }
+
+    /// Asks a yes-or-no question on the terminal; anything but a clear yes is no. `None` where
+    /// there is nobody to ask.
+    #[must_use]
+    pub fn confirm(&self, question: &str) -> Option<bool> {
+        if !io::stdin().is_terminal() {
+            return None;
+        }
+        finish(write!(anstream::stderr().lock(), "{STRONG}{question}{STRONG:#} [y/N] "));
+        finish(io::stderr().flush());
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).ok()?;
+        Some(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// Rows under a head, in columns; cells must be free of control characters.
+#[must_use]
+pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(head.iter().map(|title| title.to_uppercase()));
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// A reader that closed the pipe has seen enough; any other failure to write shows by itself.
+fn finish(_written: io::Result<()>) {}
