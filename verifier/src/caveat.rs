@@ -1,1 +1,110 @@
-//! To be written.
+//! Caveats: the restrictions that a holder adds to a token. A closed set, evaluated natively.
+//!
+//! Each caveat is one Datalog check of an exact shape ([`crate::wire`] reads and writes them;
+//! `FORMAT.md` numbers the shapes). Nothing here interprets a program that a holder wrote.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::id::TaskId;
+use crate::invalid::Invalid;
+use crate::resource::{Operation, Resource};
+use crate::scope::{Arguments, Constraint};
+use crate::spiffe::SpiffeId;
+use crate::time::Timestamp;
+
+/// The most members of a caveat's set.
+pub const MAX_SET: usize = 32;
+
+/// What is so while one call is judged: the facts that the gateway states, each once.
+#[derive(Debug, Clone, Copy)]
+pub struct Ambient<'a> {
+    /// The time of day, of which only the whole seconds count.
+    pub time: Timestamp,
+    /// The gateway's own SPIFFE ID.
+    pub gateway: &'a SpiffeId,
+    /// How the call acts.
+    pub operation: &'a Operation,
+    /// What it acts on.
+    pub resource: &'a Resource,
+    /// Its arguments, each name once.
+    pub arguments: &'a Arguments,
+    /// The task that the token was issued for.
+    pub task: &'a TaskId,
+}
+
+/// A restriction that a holder added. It only takes away.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Caveat {
+    /// Only before this time, a whole second.
+    Before(Timestamp),
+    /// Only these operations.
+    Operation(BTreeSet<Operation>),
+    /// Only these resources.
+    Resource(BTreeSet<Resource>),
+    /// Only resources below this one, by whole segments.
+    Below(Resource),
+    /// Only these gateways.
+    Gateway(BTreeSet<SpiffeId>),
+    /// Only these tasks.
+    Task(BTreeSet<TaskId>),
+    /// Only calls whose argument is there and satisfies this.
+    Argument(Constraint),
+}
+
+impl Caveat {
+    /// Refuses what has no place in a token: a time that is not a whole second, a set without
+    /// members or with more than [`MAX_SET`], members of a set of different types.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let members = match self {
+            Self::Before(time) if *time != time.floor_to_second() => {
+                return Err(Invalid::new("caveat", "the time must be a whole second"));
+            }
+            Self::Before(_) | Self::Below(_) => return Ok(()),
+            Self::Argument(constraint) => return constraint.limit.check(),
+            Self::Operation(set) => set.len(),
+            Self::Resource(set) => set.len(),
+            Self::Gateway(set) => set.len(),
+            Self::Task(set) => set.len(),
+        };
+        if members == 0 || members > MAX_SET {
+            return Err(Invalid::new("caveat", "a set must have 1 to 32 members"));
+        }
+        Ok(())
+    }
+
+    /// Whether the caveat lets a call through.
+    #[must_use]
+    pub fn allows(&self, call: &Ambient<'_>) -> bool {
+        match self {
+            Self::Before(end) => call.time.floor_to_second() < *end,
+            Self::Operation(set) => set.contains(call.operation),
+            Self::Resource(set) => set.contains(call.resource),
+            Self::Below(base) => call.resource.is_below(base),
+            Self::Gateway(set) => set.contains(call.gateway),
+            Self::Task(set) => set.contains(call.task),
+            Self::Argument(constraint) => constraint.allows(call.arguments),
+        }
+    }
+}
+
+impl fmt::Display for Caveat {
+    /// As it is written on the command line: `before 2026-..Z`, `operation in [read]`,
+    /// `resource in orders/prod/**`, `amount <= 500`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Before(end) => write!(f, "before {end}"),
+            Self::Operation(set) => list(f, "operation", set),
+            Self::Resource(set) => list(f, "resource", set),
+            Self::Below(base) => write!(f, "resource in {base}/**"),
+            Self::Gateway(set) => list(f, "gateway", set),
+            Self::Task(set) => list(f, "task", set),
+            Self::Argument(constraint) => constraint.fmt(f),
+        }
+    }
+}
+
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, name: &str, set: &BTreeSet<T>) -> fmt::Result {
+    let members: Vec<String> = set.iter().map(T::to_string).collect();
+    write!(f, "{name} in [{}]", members.join(", "))
+}

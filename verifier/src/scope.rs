@@ -102,6 +102,19 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// Refuses a set without values, with more than [`MAX_ONE_OF`], or of values of several types.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let Self::OneOf(values) = self else { return Ok(()) };
+        if values.is_empty() || values.len() > MAX_ONE_OF {
+            return Err(Invalid::new("constraints", "a set must have 1 to 32 values"));
+        }
+        let kinds: BTreeSet<_> = values.iter().map(kind).collect();
+        if kinds.len() > 1 {
+            return Err(Invalid::new("constraints", "the values of a set must be of one type"));
+        }
+        Ok(())
+    }
+
     /// Whether `value` satisfies the limit. A value of another type does not.
     #[must_use]
     pub fn allows(&self, value: &Value) -> bool {
@@ -137,6 +150,14 @@ pub struct Constraint {
     pub argument: ArgName,
     /// What it must satisfy.
     pub limit: Limit,
+}
+
+impl Constraint {
+    /// Whether the constrained argument is there and satisfies the limit.
+    #[must_use]
+    pub fn allows(&self, arguments: &Arguments) -> bool {
+        arguments.get(&self.argument).is_some_and(|value| self.limit.allows(value))
+    }
 }
 
 impl fmt::Display for Constraint {
@@ -202,7 +223,7 @@ impl Scope {
             return Err(Invalid::new("constraints", "must be at most 16"));
         }
         for Constraint { limit, .. } in &constraints {
-            check_limit(limit)?;
+            limit.check()?;
         }
         Ok(Self { rights, constraints })
     }
@@ -229,9 +250,9 @@ impl Scope {
         if !self.rights.iter().any(fits) {
             return Err(OutOfScope::Right);
         }
-        for Constraint { argument, limit } in &self.constraints {
-            if !arguments.get(argument).is_some_and(|value| limit.allows(value)) {
-                return Err(OutOfScope::Argument(argument.clone()));
+        for constraint in &self.constraints {
+            if !constraint.allows(arguments) {
+                return Err(OutOfScope::Argument(constraint.argument.clone()));
             }
         }
         Ok(())
@@ -285,18 +306,6 @@ fn distinct<T: Ord>(
         }
     }
     Ok(set)
-}
-
-fn check_limit(limit: &Limit) -> Result<(), Invalid> {
-    let Limit::OneOf(values) = limit else { return Ok(()) };
-    if values.is_empty() || values.len() > MAX_ONE_OF {
-        return Err(Invalid::new("constraints", "a set must have 1 to 32 values"));
-    }
-    let kinds: BTreeSet<_> = values.iter().map(kind).collect();
-    if kinds.len() > 1 {
-        return Err(Invalid::new("constraints", "the values of a set must be of one type"));
-    }
-    Ok(())
 }
 
 const fn kind(value: &Value) -> u8 {
