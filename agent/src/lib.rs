@@ -1,1 +1,4 @@
-//! agent
+//! The client side of Dayfly: identity, requests, decisions, tokens, proofs.
+
+pub mod files;
+pub mod svid;
