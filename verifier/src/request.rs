@@ -106,6 +106,15 @@ pub struct Narrowing {
     pub constraints: BTreeSet<Constraint>,
 }
 
+/// What a person says to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Yes, to no more than this.
+    Approve(Narrowing),
+    /// No.
+    Deny,
+}
+
 /// A public key with which a person signs decisions, as in an `authorized_keys` file, without its
 /// comment: `ssh-ed25519 AAAA...`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

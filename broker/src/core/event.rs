@@ -9,7 +9,8 @@ use dayfly_verifier::id::{
     BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, PersonId, RequestDigest, Seq,
     TaskId, TextDigest, TokenId, UseId,
 };
-use dayfly_verifier::request::{Narrowing, Request, Requirement, SignerKey};
+pub use dayfly_verifier::request::Answer;
+use dayfly_verifier::request::{Request, Requirement, SignerKey};
 use dayfly_verifier::resource::Resource;
 use dayfly_verifier::scope::Scope;
 use dayfly_verifier::spiffe::SpiffeId;
@@ -186,15 +187,6 @@ pub struct Decision {
     pub at: Timestamp,
     /// What makes it theirs; `None` for a denial, which mutual TLS alone may carry.
     pub evidence: Option<Evidence>,
-}
-
-/// Yes or no.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// Yes, to no more than this.
-    Approve(Narrowing),
-    /// No.
-    Deny,
 }
 
 /// A statement as it was signed, and its signature: evidence that needs no trust in the broker.
