@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use dayfly_verifier::claims::Claims;
+use dayfly_verifier::claims::{Claims, Record};
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
     BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, PersonId, RequestDigest, Seq,
@@ -28,6 +28,12 @@ pub struct Head {
     pub seq: Seq,
     /// The hash chain over all its entries.
     pub hash: ChainHash,
+}
+
+impl Head {
+    /// Before the first entry of all.
+    pub const ORIGIN: Self =
+        Self { epoch: Epoch::new([0; 16]), seq: Seq(0), hash: ChainHash::new([0; 32]) };
 }
 
 /// What happened, who did it, when it was decided, under which policy.
@@ -213,6 +219,15 @@ pub struct Terms {
     pub uses: Option<NonZeroU32>,
     /// Whether each use is evaluated by the broker.
     pub online: bool,
+}
+
+/// What a token says, and where that stands in the log: all that its bytes are made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Minted {
+    /// What it says.
+    pub claims: Claims,
+    /// Where it was recorded.
+    pub record: Record,
 }
 
 /// How a request or grant came to its end.

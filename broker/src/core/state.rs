@@ -13,6 +13,13 @@ pub struct State {
     pub bundle: Option<BundleDigest>,
 }
 
+impl Default for State {
+    /// Before the first entry.
+    fn default() -> Self {
+        Self { head: Head::ORIGIN, bundle: None }
+    }
+}
+
 impl State {
     /// Folds one more entry, which stands at `head`.
     pub fn apply(&mut self, head: Head, _entry: &Entry) {

@@ -1,1 +1,107 @@
-//! To be written.
+//! The one log: compare-and-append, durable, in commit order without gaps. What stands in it is
+//! the truth; the state is its fold. Must never report an append that may not survive a crash.
+
+mod chain;
+mod recorded;
+mod side;
+pub mod stored;
+
+mod fault;
+mod memory;
+mod sqlite;
+
+use async_trait::async_trait;
+use dayfly_verifier::id::Seq;
+use tokio::sync::watch;
+
+pub use chain::{StoredEntry, chain, verify};
+pub use fault::{Faulty, Plan};
+pub use memory::Memory;
+pub use recorded::{NotThatHead, Recorded};
+pub use side::{Bundles, FreeText, Invitation, Joins, MAX_TEXT_BYTES, Renewal, Texts};
+pub use sqlite::Sqlite;
+
+use crate::core::event::Head;
+
+/// The log, as brokers share it. Any number of brokers may append to one; each append names the
+/// head at which it was decided.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Appends `entries` right after `after`, all or none, durably, and returns the new head.
+    ///
+    /// [`JournalError::Conflict`] when the log has gone on from `after`;
+    /// [`JournalError::Diverged`] when it does not contain `after`; [`JournalError::Unknown`] when
+    /// it cannot be told whether the append stands: neither success nor failure, until a
+    /// [`Journal::confirm`] has shown which. Every other error means that nothing was appended.
+    async fn append(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError>;
+
+    /// The entries after `after`, in order, gapless, each continuing the hash chain, at most
+    /// `limit`. [`JournalError::Diverged`] when the log does not contain `after`.
+    async fn read(
+        &self,
+        after: &Head,
+        limit: usize,
+    ) -> Result<Vec<Recorded<StoredEntry>>, JournalError>;
+
+    /// The head, as of a moment after this call began, with the durability of an append: it fails
+    /// where an append would fail. An append of unknown outcome has stood, or never will, once
+    /// this returns.
+    async fn confirm(&self) -> Result<Recorded<Head>, JournalError>;
+
+    /// A hint that the head may have moved. Losing a hint is harmless: readers also poll.
+    fn moved(&self) -> watch::Receiver<()>;
+}
+
+/// A journal with what is kept beside it.
+pub trait Store: Journal + Texts + Bundles + Joins {}
+
+impl<T: Journal + Texts + Bundles + Joins> Store for T {}
+
+/// What keeps a journal from doing what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    /// The log has gone on since. Nothing was appended.
+    #[error("the log has gone on since the head that the append names")]
+    Conflict,
+    /// It cannot be told whether the append stands.
+    #[error("it is unknown whether the append stands: {0}")]
+    Unknown(String),
+    /// The store cannot be reached, or takes no writes. Nothing was changed.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The log does not contain the head that was named: it was replaced. Only a restore, which
+    /// opens a new epoch, goes on from here.
+    #[error("the log does not contain the head at {0}: it is not the log that was followed")]
+    Diverged(Seq),
+    /// The log, or what is kept beside it, is not what was written. It is never mended.
+    #[error("entry {seq} {rule}")]
+    Corrupt {
+        /// The first entry that is wrong.
+        seq: Seq,
+        /// What is wrong with it.
+        rule: String,
+    },
+    /// The log was written by a later version. An older one must not guess what it means.
+    #[error("entry {seq} was written by a later version: {what}")]
+    Future {
+        /// The first entry that is not understood.
+        seq: Seq,
+        /// What was met.
+        what: String,
+    },
+}
+
+impl JournalError {
+    /// Whether a broker that meets this must stop, rather than try again.
+    #[must_use]
+    pub const fn is_fatal(&self) -> bool {
+        match self {
+            Self::Conflict | Self::Unknown(_) | Self::Unavailable(_) => false,
+            Self::Diverged(_) | Self::Corrupt { .. } | Self::Future { .. } => true,
+        }
+    }
+}

@@ -23,9 +23,7 @@ pub struct BundleFiles {
 impl BundleFiles {
     /// From named contents. Refuses a name that is unknown, missing or there twice, and a file
     /// that is too long; says all that is wrong.
-    pub fn new(
-        files: impl IntoIterator<Item = (String, Vec<u8>)>,
-    ) -> Result<Self, Vec<Invalid>> {
+    pub fn new(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Self, Vec<Invalid>> {
         let mut found: [Option<Vec<u8>>; FILE_NAMES.len()] = Default::default();
         let mut problems = Vec::new();
         for (name, content) in files {

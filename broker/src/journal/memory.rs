@@ -1,0 +1,176 @@
+//! A store in memory, for tests and trials. It forgets everything with its process; otherwise it
+//! must behave as the durable ones do.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use dayfly_verifier::id::{BundleDigest, TextDigest};
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Timestamp;
+use tokio::sync::watch;
+
+use super::side::renewal;
+use super::{
+    Bundles, FreeText, Invitation, Joins, Journal, JournalError, Recorded, Renewal, StoredEntry,
+    Texts, chain,
+};
+use crate::core::event::Head;
+
+/// A store in memory. Clones are the same store, as several brokers would share it.
+#[derive(Clone)]
+pub struct Memory {
+    kept: Arc<Mutex<Kept>>,
+    moved: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Kept {
+    log: Vec<StoredEntry>,
+    texts: BTreeMap<TextDigest, FreeText>,
+    bundles: BTreeMap<BundleDigest, Vec<u8>>,
+    invitations: BTreeMap<[u8; 16], Invitation>,
+    documents: BTreeMap<SpiffeId, (u64, bool, [u8; 32])>,
+}
+
+impl Kept {
+    fn head(&self) -> Head {
+        self.log.last().map_or(Head::ORIGIN, |entry| *entry.head())
+    }
+
+    /// The entries after `after`, which must be in the log.
+    fn after(&self, after: &Head) -> Result<&[StoredEntry], JournalError> {
+        let count = usize::try_from(after.seq.0).unwrap_or(usize::MAX);
+        let (before, rest) =
+            self.log.split_at_checked(count).ok_or(JournalError::Diverged(after.seq))?;
+        let there = before.last().map_or(Head::ORIGIN, |entry| *entry.head());
+        if there == *after { Ok(rest) } else { Err(JournalError::Diverged(after.seq)) }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { kept: Arc::default(), moved: watch::Sender::new(()) }
+    }
+}
+
+impl Memory {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // A panic of another holder cannot leave a half-made change: each is one assignment.
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Journal for Memory {
+    async fn append(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError> {
+        let head = chain::check(after, entries)?;
+        let mut kept = self.kept();
+        if !kept.after(after)?.is_empty() {
+            return Err(JournalError::Conflict);
+        }
+        kept.log.extend_from_slice(entries);
+        drop(kept);
+        self.moved.send_replace(());
+        Ok(Recorded::new(head))
+    }
+
+    async fn read(
+        &self,
+        after: &Head,
+        limit: usize,
+    ) -> Result<Vec<Recorded<StoredEntry>>, JournalError> {
+        Ok(self.kept().after(after)?.iter().take(limit).cloned().map(Recorded::new).collect())
+    }
+
+    async fn confirm(&self) -> Result<Recorded<Head>, JournalError> {
+        Ok(Recorded::new(self.kept().head()))
+    }
+
+    fn moved(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+}
+
+#[async_trait]
+impl Texts for Memory {
+    async fn put_text(&self, text: &FreeText) -> Result<TextDigest, JournalError> {
+        let digest = text.digest();
+        self.kept().texts.insert(digest, text.clone());
+        Ok(digest)
+    }
+
+    async fn text(&self, digest: &TextDigest) -> Result<Option<FreeText>, JournalError> {
+        Ok(self.kept().texts.get(digest).cloned())
+    }
+
+    async fn erase_text(&self, digest: &TextDigest) -> Result<bool, JournalError> {
+        Ok(self.kept().texts.remove(digest).is_some())
+    }
+}
+
+#[async_trait]
+impl Bundles for Memory {
+    async fn put_bundle(&self, digest: &BundleDigest, content: &[u8]) -> Result<(), JournalError> {
+        self.kept().bundles.entry(*digest).or_insert_with(|| content.to_vec());
+        Ok(())
+    }
+
+    async fn bundle(&self, digest: &BundleDigest) -> Result<Option<Vec<u8>>, JournalError> {
+        Ok(self.kept().bundles.get(digest).cloned())
+    }
+}
+
+#[async_trait]
+impl Joins for Memory {
+    async fn invite(&self, invitation: &Invitation, now: Timestamp) -> Result<(), JournalError> {
+        let mut kept = self.kept();
+        kept.invitations.retain(|_, invitation| now < invitation.expires_at);
+        kept.invitations.insert(invitation.id, invitation.clone());
+        Ok(())
+    }
+
+    async fn join(
+        &self,
+        id: &[u8; 16],
+        secret_hash: &[u8; 32],
+        key_hash: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<(SpiffeId, u64)>, JournalError> {
+        let mut kept = self.kept();
+        let good = |i: &Invitation| i.secret_hash == *secret_hash && now < i.expires_at;
+        if !kept.invitations.get(id).is_some_and(good) {
+            return Ok(None);
+        }
+        let Some(Invitation { spiffe_id, .. }) = kept.invitations.remove(id) else {
+            return Ok(None);
+        };
+        let last = kept.documents.get(&spiffe_id).map_or(0, |(generation, _, _)| *generation);
+        let generation = last.saturating_add(1);
+        kept.documents.insert(spiffe_id.clone(), (generation, false, *key_hash));
+        Ok(Some((spiffe_id, generation)))
+    }
+
+    async fn renew(
+        &self,
+        spiffe_id: &SpiffeId,
+        generation: u64,
+        key_hash: &[u8; 32],
+    ) -> Result<Renewal, JournalError> {
+        let mut kept = self.kept();
+        let Some(document) = kept.documents.get_mut(spiffe_id) else {
+            return Ok(Renewal::Unknown);
+        };
+        let renewal = renewal(*document, generation, key_hash);
+        match renewal {
+            Renewal::Granted(generation) => *document = (generation, false, *key_hash),
+            Renewal::Locked => document.1 = true,
+            Renewal::Unknown => {}
+        }
+        Ok(renewal)
+    }
+}

@@ -1,0 +1,151 @@
+//! What is kept beside the log: free texts, which can be erased, the files of policy bundles, and
+//! what the embedded authority must remember. Must never decide: no right follows from any of it.
+
+use async_trait::async_trait;
+use dayfly_verifier::id::{BundleDigest, TextDigest};
+use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+use super::JournalError;
+
+/// The longest justification or reason, in bytes.
+pub const MAX_TEXT_BYTES: usize = 2048;
+
+/// A justification or a reason, with the salt that keeps its digest from being guessed. It has no
+/// `Debug`: free text is not for logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FreeText {
+    salt: [u8; 16],
+    body: String,
+}
+
+impl FreeText {
+    /// A text under a random `salt`; refuses one over 2 KiB.
+    pub fn new(body: impl Into<String>, salt: [u8; 16]) -> Result<Self, Invalid> {
+        let body = body.into();
+        if body.len() > MAX_TEXT_BYTES {
+            return Err(Invalid::new("text", "must not be longer than 2048 bytes"));
+        }
+        Ok(Self { salt, body })
+    }
+
+    /// The salt.
+    #[must_use]
+    pub const fn salt(&self) -> &[u8; 16] {
+        &self.salt
+    }
+
+    /// The text, as it was written: show it escaped.
+    #[must_use]
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+
+    /// What stands in the log for it: SHA-256 over a domain tag, the salt and the text.
+    #[must_use]
+    pub fn digest(&self) -> TextDigest {
+        let hash = Sha256::new()
+            .chain_update(b"dayfly.text.v1\0")
+            .chain_update(self.salt)
+            .chain_update(&self.body)
+            .finalize();
+        TextDigest::new(hash.into())
+    }
+}
+
+/// Free texts by their salted digest.
+#[async_trait]
+pub trait Texts: Send + Sync {
+    /// Keeps `text`, durably. Keeping it again changes nothing.
+    async fn put_text(&self, text: &FreeText) -> Result<TextDigest, JournalError>;
+
+    /// The text; `None` if it was erased or never kept.
+    async fn text(&self, digest: &TextDigest) -> Result<Option<FreeText>, JournalError>;
+
+    /// Erases the text and its salt, so that nothing can be guessed from the digest that stays in
+    /// the log. Says whether there was one.
+    async fn erase_text(&self, digest: &TextDigest) -> Result<bool, JournalError>;
+}
+
+/// The content of policy bundles by their digest.
+#[async_trait]
+pub trait Bundles: Send + Sync {
+    /// Keeps the content of a bundle, durably. Its first content stays; whoever reads it checks it
+    /// against the digest.
+    async fn put_bundle(&self, digest: &BundleDigest, content: &[u8]) -> Result<(), JournalError>;
+
+    /// The content, as it was kept.
+    async fn bundle(&self, digest: &BundleDigest) -> Result<Option<Vec<u8>>, JournalError>;
+}
+
+/// An invitation to join, as it is remembered. Its secret is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// Its id, random.
+    pub id: [u8; 16],
+    /// SHA-256 of its secret.
+    pub secret_hash: [u8; 32],
+    /// The SPIFFE ID that whoever joins by it gets.
+    pub spiffe_id: SpiffeId,
+    /// From when on it is worthless.
+    pub expires_at: Timestamp,
+}
+
+/// The answer to the renewal of an identity document (SVID).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The document may be issued; it is of this generation.
+    Granted(u64),
+    /// Its generation was renewed before, for another key: one of the two was stolen, and nothing
+    /// is renewed for this ID until it joins anew.
+    Locked,
+    /// No document was ever issued for the ID, or not yet of this generation.
+    Unknown,
+}
+
+/// What the embedded authority must remember.
+#[async_trait]
+pub trait Joins: Send + Sync {
+    /// Remembers an invitation, durably, and forgets those that have expired at `now`.
+    async fn invite(&self, invitation: &Invitation, now: Timestamp) -> Result<(), JournalError>;
+
+    /// Spends an invitation: exactly one of any number of takers gets it. `key_hash` is the
+    /// SHA-256 of the public key that the document is issued for. Returns the SPIFFE ID and the
+    /// generation of the document; `None` if there is no such invitation, its secret is another
+    /// one, or it has expired.
+    async fn join(
+        &self,
+        id: &[u8; 16],
+        secret_hash: &[u8; 32],
+        key_hash: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<(SpiffeId, u64)>, JournalError>;
+
+    /// Renews the document of `generation` for the key of `key_hash`. The same renewal again
+    /// answers the same; one of a generation that was renewed for another key locks the ID.
+    async fn renew(
+        &self,
+        spiffe_id: &SpiffeId,
+        generation: u64,
+        key_hash: &[u8; 32],
+    ) -> Result<Renewal, JournalError>;
+}
+
+/// The rule of [`Joins::renew`], for both stores: what is answered to a renewal of `generation`
+/// where `current` and its key's hash were issued last.
+pub(super) fn renewal(
+    (current, locked, key): (u64, bool, [u8; 32]),
+    generation: u64,
+    key_hash: &[u8; 32],
+) -> Renewal {
+    let again = generation.checked_add(1) == Some(current) && key == *key_hash;
+    match generation.cmp(&current) {
+        std::cmp::Ordering::Less | std::cmp::Ordering::Equal if locked => Renewal::Locked,
+        std::cmp::Ordering::Equal => Renewal::Granted(current.saturating_add(1)),
+        std::cmp::Ordering::Less if again => Renewal::Granted(current),
+        std::cmp::Ordering::Less => Renewal::Locked,
+        std::cmp::Ordering::Greater => Renewal::Unknown,
+    }
+}
