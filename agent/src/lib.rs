@@ -2,3 +2,6 @@
 
 pub mod files;
 pub mod svid;
+
+pub mod render;
+pub mod sign;

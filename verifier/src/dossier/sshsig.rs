@@ -61,24 +61,22 @@ pub fn verify_sshsig(
     }
     let data = SshSig::signed_data(namespace, signature.hash_alg(), message)
         .map_err(|_| BadSignature::Form)?;
-    // `KeyData` is not ours and may grow: what is not named here is refused.
-    let presence = match signature.public_key() {
-        KeyData::Ed25519(key) => {
-            verify_strict(&key.0, &data, signature.signature_bytes())?;
-            false
+    let key = signature.public_key();
+    let presence = if let Some(key) = key.ed25519() {
+        verify_strict(&key.0, &data, signature.signature_bytes())?;
+        false
+    } else if let Some(key) = key.sk_ed25519() {
+        let (raw, flags, signed) =
+            fido_message(key.application(), &data, signature.signature_bytes())?;
+        verify_strict(&key.public_key().0, &signed, raw)?;
+        if flags & USER_PRESENT == 0 {
+            return Err(BadSignature::NotPresent);
         }
-        KeyData::SkEd25519(key) => {
-            let (raw, flags, signed) =
-                fido_message(key.application(), &data, signature.signature_bytes())?;
-            verify_strict(&key.public_key().0, &signed, raw)?;
-            if flags & USER_PRESENT == 0 {
-                return Err(BadSignature::NotPresent);
-            }
-            true
-        }
-        _ => return Err(BadSignature::KeyKind),
+        true
+    } else {
+        return Err(BadSignature::KeyKind);
     };
-    let key = PublicKey::new(signature.public_key().clone(), "").to_openssh();
+    let key = PublicKey::new(key.clone(), "").to_openssh();
     let key = key.ok().and_then(|line| line.parse().ok()).ok_or(BadSignature::KeyKind)?;
     Ok(Signed { key, presence })
 }
