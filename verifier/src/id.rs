@@ -103,6 +103,10 @@ bytes_id! {
     FeedHash, 32, "feed_hash"
 }
 bytes_id! {
+    /// A lock, by which it is lifted.
+    LockId, 16, "lock"
+}
+bytes_id! {
     /// Identifies one feed: the trust domain's revocations, as told by its brokers.
     FeedId, 16, "feed"
 }

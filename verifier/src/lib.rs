@@ -34,7 +34,6 @@ pub mod trust;
 pub mod reject;
 pub mod verify;
 
-#[cfg(feature = "feed")]
 pub mod feed;
 #[cfg(feature = "tower")]
 pub mod tower;

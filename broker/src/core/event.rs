@@ -11,7 +11,7 @@ use dayfly_verifier::id::{
 };
 pub use dayfly_verifier::request::Answer;
 use dayfly_verifier::request::{Request, Requirement, SignerKey};
-use dayfly_verifier::resource::Resource;
+pub use dayfly_verifier::revocations::Target;
 use dayfly_verifier::scope::Scope;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
@@ -248,26 +248,4 @@ pub enum TaskOutcome {
     Succeeded,
     /// It did not.
     Failed,
-}
-
-/// What a revocation takes back. Those that name no single thing take back what was recorded at a
-/// lower place in the log than they were, and nothing later.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
-    /// A request or grant, and every token of it.
-    Grant(GrantId),
-    /// One token.
-    Token(TokenId),
-    /// One block of a token and all that was attenuated from it, by its raw signature.
-    Block(Vec<u8>),
-    /// What was delegated to this key under this grant.
-    Delegate(GrantId, HolderKey),
-    /// All that a workload holds so far.
-    Workload(SpiffeId),
-    /// All that is held for a task so far.
-    Task(TaskId),
-    /// All that reaches this resource, or what lies below it, so far.
-    Prefix(Resource),
-    /// All that this key signed so far.
-    Key(KeyId),
 }

@@ -1,0 +1,432 @@
+//! What to believe of what a broker says: a state machine without I/O, clock or randomness.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::entry::{fold_hash, snapshot_digest};
+use super::head::{Head, SignedHead};
+use super::mark::{End, Mark};
+use super::view::GatewayView;
+use crate::holder::HolderKey;
+use crate::id::Seq;
+use crate::invalid::Invalid;
+use crate::revocations::{FeedEntry, Revocations};
+use crate::time::Timestamp;
+use crate::trust::{Signed, Statement, Untrusted};
+
+/// How far a head's time may lie ahead of this machine's.
+const AHEAD: Duration = Duration::from_secs(2);
+/// The most bytes of entries that a snapshot may have.
+const MAX_SNAPSHOT_BYTES: usize = 256 * 1024 * 1024;
+/// The most challenges that are kept while none is echoed.
+const MAX_CHALLENGES: usize = 16;
+
+/// A challenge: random bytes whose echo shows that a heartbeat was made after they were sent.
+pub type Challenge = [u8; 16];
+
+/// What a gateway holds its feed to.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    root: HolderKey,
+    max_staleness: Duration,
+    best_effort: bool,
+    source: Source,
+}
+
+/// How the feed comes, and with that what its age is counted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// By a stream from the broker itself: from the sending of the challenge that was echoed.
+    Direct,
+    /// By a relay or a file, which may keep it back: from the signed time.
+    Relayed,
+}
+
+impl Profile {
+    /// Believes keys that `root` names, and refuses after `max_staleness` (1 s to 60 s) without
+    /// anything fresh.
+    pub fn new(root: HolderKey, max_staleness: Duration, source: Source) -> Result<Self, Invalid> {
+        if max_staleness < Duration::from_secs(1) || max_staleness > Duration::from_secs(60) {
+            return Err(Invalid::new("max_staleness", "must be 1 s to 60 s"));
+        }
+        Ok(Self { root, max_staleness, best_effort: false, source })
+    }
+
+    /// The opt-out: goes on allowing when nothing fresh is heard. Revocations are then unbounded,
+    /// and the broker lists the instance so. It still refuses before the first snapshot, and when
+    /// a head goes back.
+    #[must_use]
+    pub const fn best_effort(mut self) -> Self {
+        self.best_effort = true;
+        self
+    }
+
+    /// After how much silence everything is refused.
+    #[must_use]
+    pub const fn max_staleness(&self) -> Duration {
+        self.max_staleness
+    }
+
+    /// Whether it opted out of that.
+    #[must_use]
+    pub const fn is_best_effort(&self) -> bool {
+        self.best_effort
+    }
+}
+
+/// A message of the feed. `entries` are bytes of [`FeedEntry`]s.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message<B> {
+    /// All that is in force, or a part of it: the last part has the head.
+    Snapshot(Vec<B>, Option<SignedHead>),
+    /// What came after the head before.
+    Delta(Vec<B>, SignedHead),
+    /// The head was confirmed, after this challenge was received.
+    Heartbeat(SignedHead, Vec<u8>),
+}
+
+/// What the next subscription asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wants {
+    /// The head whose entries are held, so that a delta will do; `None` for a snapshot.
+    pub after: Option<SignedHead>,
+}
+
+/// Why a message was not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum Refused {
+    /// No trust statement is known.
+    #[error("no trust statement is known yet")]
+    NoTrust,
+    /// No listed feed key signed the head, or that key has ended.
+    #[error("no listed feed key signed the head")]
+    Unsigned,
+    /// The head is of another feed.
+    #[error("the head is of another feed")]
+    OtherFeed,
+    /// The head is of another epoch than the trust statement names.
+    #[error("the head is of another epoch than the trust statement names")]
+    OtherEpoch,
+    /// The head lies behind the high-water mark. Denies until a good snapshot.
+    #[error("the head goes back behind what was adopted")]
+    Behind,
+    /// The head stands at the high-water mark, and says something else. Denies until a good
+    /// snapshot.
+    #[error("the head contradicts what was adopted")]
+    Beside,
+    /// Folding the entries does not yield the signed hash: something is missing, or too much.
+    /// Denies until a good snapshot.
+    #[error("the entries do not yield the signed hash")]
+    Gap,
+    /// The entries are not those that the head was signed with.
+    #[error("the snapshot is not the one that was signed")]
+    SnapshotDigest,
+    /// An entry has no place or no end, or they are out of order.
+    #[error("the entries are malformed or out of order")]
+    Malformed,
+    /// The snapshot is over 256 MiB.
+    #[error("the snapshot is too large")]
+    TooLarge,
+    /// There is no snapshot to which this could be added.
+    #[error("there is no complete snapshot to add to")]
+    NoSnapshot,
+}
+
+/// What to do about a [`Refused`] message. In every case the stream it came by is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Subscribe anew, for a snapshot.
+    Resync,
+    /// Fetch the trust statement, then subscribe anew.
+    FetchTrust,
+    /// Raise an alarm and ask another broker.
+    OtherBroker,
+}
+
+impl Refused {
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(self) -> Remedy {
+        match self {
+            Self::Gap | Self::SnapshotDigest | Self::Malformed | Self::NoSnapshot => Remedy::Resync,
+            Self::NoTrust | Self::Unsigned | Self::OtherEpoch => Remedy::FetchTrust,
+            Self::OtherFeed | Self::Behind | Self::Beside | Self::TooLarge => Remedy::OtherBroker,
+        }
+    }
+}
+
+/// Follows one feed, over reconnects and restarts.
+#[derive(Debug)]
+pub struct Follower {
+    profile: Profile,
+    trust: Option<Arc<Statement>>,
+    mark: Mark,
+    revocations: Revocations,
+    /// Counts the changes of what is trusted or revoked.
+    generation: u64,
+    /// The head up to which `revocations` is complete; `None` until there is one.
+    held: Option<SignedHead>,
+    fresh_until: Option<Duration>,
+    parts: Vec<Vec<u8>>,
+    challenges: VecDeque<(Challenge, Duration)>,
+}
+
+impl Follower {
+    /// Starts where `mark` left off, denying until the first complete snapshot.
+    #[must_use]
+    pub fn new(profile: Profile, mark: Option<Mark>) -> Self {
+        Self {
+            profile,
+            trust: None,
+            mark: mark.unwrap_or(Mark { trust: 0, end: None }),
+            revocations: Revocations::default(),
+            generation: 0,
+            held: None,
+            fresh_until: None,
+            parts: Vec::new(),
+            challenges: VecDeque::new(),
+        }
+    }
+
+    /// Takes a trust statement. `true` if it is a newer one than was known. One that names another
+    /// epoch denies until the first snapshot of that.
+    pub fn trust(&mut self, signed: &Signed) -> Result<bool, Untrusted> {
+        let next = signed.verify(&self.profile.root)?;
+        if next.version < self.mark.trust {
+            return Err(Untrusted::Older { given: next.version, known: self.mark.trust });
+        }
+        if let Some(known) = &self.trust {
+            known.admits(&next)?;
+            if **known == next {
+                return Ok(false);
+            }
+        }
+        let place = |known: &Arc<Statement>| (known.feed, known.epoch);
+        if self.trust.as_ref().map(place) != Some((next.feed, next.epoch)) {
+            self.drop_held();
+        }
+        self.mark.trust = next.version;
+        self.trust = Some(Arc::new(next));
+        self.changed();
+        Ok(true)
+    }
+
+    /// A stream begins: what was sent in parts by the one before is forgotten, and so are its
+    /// challenges.
+    pub fn subscribe(&mut self) -> Wants {
+        self.parts.clear();
+        self.challenges.clear();
+        Wants { after: self.held.clone() }
+    }
+
+    /// A challenge is being sent at `uptime`.
+    pub fn challenge(&mut self, challenge: Challenge, uptime: Duration) {
+        if self.challenges.len() >= MAX_CHALLENGES {
+            self.challenges.pop_front();
+        }
+        self.challenges.push_back((challenge, uptime));
+    }
+
+    /// Takes a message. `true` if a head was adopted: publish [`Follower::view`], keep
+    /// [`Follower::mark`], then acknowledge [`Follower::enforced`].
+    pub fn receive<B: AsRef<[u8]>>(
+        &mut self,
+        message: &Message<B>,
+        now: Timestamp,
+        uptime: Duration,
+    ) -> Result<bool, Refused> {
+        let taken = match message {
+            Message::Snapshot(entries, head) => self.snapshot(entries, head.as_ref(), now),
+            Message::Delta(entries, head) => self.delta(entries, head, now).map(Some),
+            Message::Heartbeat(head, echo) => self
+                .heartbeat(head, now)
+                .inspect(|head| {
+                    self.hear_echo(echo, head, now);
+                })
+                .map(Some),
+        };
+        match taken {
+            Ok(None) => Ok(false),
+            Ok(Some(head)) => {
+                self.hear_time(&head, now, uptime);
+                Ok(true)
+            }
+            Err(refused) => {
+                self.parts.clear();
+                if matches!(refused, Refused::Behind | Refused::Beside | Refused::Gap) {
+                    self.drop_held();
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    /// What may be believed now; `None` before there is a trust statement.
+    #[must_use]
+    pub fn view(&self) -> Option<GatewayView> {
+        Some(GatewayView {
+            trust: Arc::clone(self.trust.as_ref()?),
+            revocations: self.revocations.clone(),
+            generation: self.generation,
+            seq: self.enforced(),
+            fresh_until: self.held.as_ref().and(self.fresh_until),
+            best_effort: self.profile.best_effort && self.held.is_some(),
+        })
+    }
+
+    /// The place up to which everything is known; 0 while nothing is held.
+    #[must_use]
+    pub fn enforced(&self) -> Seq {
+        let end = self.mark.end.filter(|_| self.held.is_some());
+        end.map_or(Seq(0), |end| end.seq)
+    }
+
+    /// What is to be remembered over a restart.
+    #[must_use]
+    pub const fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    fn snapshot<B: AsRef<[u8]>>(
+        &mut self,
+        entries: &[B],
+        signed: Option<&SignedHead>,
+        now: Timestamp,
+    ) -> Result<Option<Head>, Refused> {
+        self.parts.extend(entries.iter().map(|entry| entry.as_ref().to_vec()));
+        let size = self.parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
+        if size > MAX_SNAPSHOT_BYTES {
+            return Err(Refused::TooLarge);
+        }
+        let Some(signed) = signed else { return Ok(None) };
+        let parts = std::mem::take(&mut self.parts);
+        let head = self.verify(signed, now)?;
+        if head.snapshot != Some(snapshot_digest(parts.iter().map(Vec::as_slice))) {
+            return Err(Refused::SnapshotDigest);
+        }
+        let mut revocations = Revocations::default();
+        for entry in read(&parts, Seq(0), head.seq)? {
+            revocations.fold(&entry);
+        }
+        let same_epoch = self.mark.end.is_some_and(|end| end.epoch == head.epoch);
+        revocations.keep(&self.revocations, same_epoch);
+        self.revocations = revocations;
+        self.changed();
+        self.adopt(&head, signed, now);
+        Ok(Some(head))
+    }
+
+    fn delta<B: AsRef<[u8]>>(
+        &mut self,
+        entries: &[B],
+        signed: &SignedHead,
+        now: Timestamp,
+    ) -> Result<Head, Refused> {
+        let head = self.verify(signed, now)?;
+        let end = self.end()?;
+        let hash = entries.iter().fold(end.hash, |hash, entry| fold_hash(&hash, entry.as_ref()));
+        let repeated = head.seq == end.seq;
+        if !repeated {
+            if hash != head.hash {
+                return Err(Refused::Gap);
+            }
+            for entry in read(entries, end.seq, head.seq)? {
+                self.revocations.fold(&entry);
+            }
+            if !entries.is_empty() {
+                self.changed();
+            }
+        }
+        self.adopt(&head, signed, now);
+        Ok(head)
+    }
+
+    fn heartbeat(&mut self, signed: &SignedHead, now: Timestamp) -> Result<Head, Refused> {
+        let head = self.verify(signed, now)?;
+        if self.end()?.hash != head.hash {
+            return Err(Refused::Gap);
+        }
+        self.adopt(&head, signed, now);
+        Ok(head)
+    }
+
+    /// The head, if it may be believed and does not go back.
+    fn verify(&self, signed: &SignedHead, now: Timestamp) -> Result<Head, Refused> {
+        let trust = self.trust.as_ref().ok_or(Refused::NoTrust)?;
+        let listed = |key| trust.feed_keys.get(&key).filter(|key| now < key.not_after);
+        let head = signed.verify(|key| listed(key).map(|key| key.public));
+        let head = head.ok_or(Refused::Unsigned)?;
+        if head.feed != trust.feed {
+            return Err(Refused::OtherFeed);
+        }
+        if head.epoch != trust.epoch {
+            return Err(Refused::OtherEpoch);
+        }
+        let same = |end: &End| end.feed == head.feed && end.epoch == head.epoch;
+        if let Some(end) = self.mark.end.filter(same) {
+            if head.seq < end.seq {
+                return Err(Refused::Behind);
+            }
+            if head.seq == end.seq && (head.journal != end.journal || head.hash != end.hash) {
+                return Err(Refused::Beside);
+            }
+        }
+        Ok(head)
+    }
+
+    /// The end to which a delta or a heartbeat adds.
+    fn end(&self) -> Result<End, Refused> {
+        self.held.as_ref().and(self.mark.end).ok_or(Refused::NoSnapshot)
+    }
+
+    fn adopt(&mut self, head: &Head, signed: &SignedHead, now: Timestamp) {
+        let Head { feed, epoch, seq, journal, hash, time, key: _, snapshot: _ } = *head;
+        self.mark.end = Some(End { feed, epoch, seq, journal, hash });
+        self.held = Some(signed.clone());
+        // Neither a head from the future nor a jump of this clock makes forget by itself.
+        self.revocations.prune(time.min(now));
+    }
+
+    fn hear_echo(&mut self, echo: &[u8], head: &Head, now: Timestamp) {
+        let place = self.challenges.iter().position(|(sent, _)| sent.as_slice() == echo);
+        let Some(place) = place.filter(|_| self.profile.source == Source::Direct) else { return };
+        let sent_at = self.challenges.drain(..=place).next_back().map(|(_, sent_at)| sent_at);
+        if head.time <= now.plus(AHEAD) {
+            let until = sent_at.map(|at| at.saturating_add(self.profile.max_staleness));
+            self.fresh_until = self.fresh_until.max(until);
+        }
+    }
+
+    fn hear_time(&mut self, head: &Head, now: Timestamp, uptime: Duration) {
+        if self.profile.source == Source::Relayed && head.time <= now.plus(AHEAD) {
+            let left = self.profile.max_staleness.checked_sub(now.since(head.time));
+            let until = left.map(|left| uptime.saturating_add(left));
+            self.fresh_until = self.fresh_until.max(until);
+        }
+    }
+
+    fn drop_held(&mut self) {
+        self.held = None;
+        self.fresh_until = None;
+    }
+
+    fn changed(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+}
+
+/// The entries, each after the one before, the first after `after` and the last not after `last`.
+fn read<B: AsRef<[u8]>>(entries: &[B], after: Seq, last: Seq) -> Result<Vec<FeedEntry>, Refused> {
+    let mut before = after;
+    let mut read = Vec::with_capacity(entries.len());
+    for bytes in entries {
+        let entry = FeedEntry::from_bytes(bytes.as_ref()).map_err(|_| Refused::Malformed)?;
+        if entry.seq <= before || entry.seq > last {
+            return Err(Refused::Malformed);
+        }
+        before = entry.seq;
+        read.push(entry);
+    }
+    Ok(read)
+}

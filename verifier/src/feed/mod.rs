@@ -1,0 +1,26 @@
+//! Following a broker's feed: from messages that may come late, twice or forged, to a view that
+//! may be believed, and to its end when nothing fresh is heard.
+//!
+//! [`Follower`] is a state machine without I/O: messages and times go in, what to do comes out.
+//! [`Enforcer`] holds the view that verification reads, and the uses that are under way. With the
+//! feature `feed`, [`client`] joins both to a broker over gRPC.
+//!
+//! Unknown is no: before the first complete snapshot, after the staleness bound, and while a head
+//! was shown that goes back, every use is refused.
+
+mod enforcer;
+mod entry;
+mod follower;
+mod head;
+mod mark;
+mod view;
+
+#[cfg(feature = "feed")]
+pub mod client;
+
+pub use enforcer::{Ended, Enforcer, Running};
+pub use entry::{Malformed, feed_start, fold_hash, snapshot_digest};
+pub use follower::{Challenge, Follower, Message, Profile, Refused, Remedy, Source, Wants};
+pub use head::{Head, SignedHead};
+pub use mark::{End, Mark, MarkError, Store};
+pub use view::GatewayView;

@@ -1,0 +1,58 @@
+//! What a gateway knows at one moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::holder::HolderKey;
+use crate::id::{Epoch, KeyId, Seq};
+use crate::revocations::Revocations;
+use crate::time::Timestamp;
+use crate::trust::Statement;
+
+/// What a gateway knows at one moment. Made by [`super::Follower`] only, read without a lock.
+#[derive(Debug, Clone)]
+pub struct GatewayView {
+    pub(super) trust: Arc<Statement>,
+    pub(super) revocations: Revocations,
+    /// Differs between views that trust or revoke differently.
+    pub(super) generation: u64,
+    pub(super) seq: Seq,
+    /// The uptime up to which this counts; `None` if nothing may be accepted at all.
+    pub(super) fresh_until: Option<Duration>,
+    /// Stale is no reason to refuse: the explicit opt-out.
+    pub(super) best_effort: bool,
+}
+
+impl GatewayView {
+    /// Whether anything may be accepted at `uptime`, by [`crate::time::Clock::uptime`].
+    #[must_use]
+    pub fn is_fresh(&self, uptime: Duration) -> bool {
+        self.fresh_until.is_some_and(|until| self.best_effort || uptime <= until)
+    }
+
+    /// The one epoch whose tokens count.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.trust.epoch
+    }
+
+    /// The key of that number, unless it is past its end, or killed.
+    #[must_use]
+    pub fn key(&self, key: KeyId, now: Timestamp) -> Option<&HolderKey> {
+        let listed = self.trust.token_keys.get(&key)?;
+        let dead = listed.not_after <= now || self.revocations.key_killed(key);
+        (!dead).then_some(&listed.public)
+    }
+
+    /// What is revoked and locked.
+    #[must_use]
+    pub const fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// The place in the log up to which this knows everything.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        self.seq
+    }
+}
