@@ -94,6 +94,26 @@ impl Directory {
         rules.flat_map(|rule| rule.owners.iter().chain(&rule.operators)).collect()
     }
 
+    /// The people who own `workload`.
+    #[must_use]
+    pub fn owners_of(&self, workload: &SpiffeId) -> BTreeSet<&PersonId> {
+        let rules = self.workloads.iter().filter(|rule| rule.ids.matches(workload));
+        rules.flat_map(|rule| &rule.owners).collect()
+    }
+
+    /// Whether `id` is a workload: a rule matches it, and it is no person's. Gateways may be.
+    #[must_use]
+    pub fn is_workload(&self, id: &SpiffeId) -> bool {
+        let person = self.people.values().any(|person| person.ids.contains(id));
+        !person && self.workloads.iter().any(|rule| rule.ids.matches(id))
+    }
+
+    /// The person whom `id` belongs to.
+    #[must_use]
+    pub fn person(&self, id: &SpiffeId) -> Option<(&PersonId, &Person)> {
+        self.people.iter().find(|(_, person)| person.ids.contains(id))
+    }
+
     /// Whether tokens of `workload` may be confirmed by its SPIFFE ID.
     #[must_use]
     pub fn is_exclusive(&self, workload: &SpiffeId) -> bool {

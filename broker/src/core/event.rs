@@ -31,7 +31,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Before the first entry of all.
+    /// The end of a log without entries.
     pub const ORIGIN: Self =
         Self { epoch: Epoch::new([0; 16]), seq: Seq(0), hash: ChainHash::new([0; 32]) };
 }
@@ -107,6 +107,8 @@ pub enum Event {
         request: Request,
         /// The justification, kept aside.
         justification: Option<TextDigest>,
+        /// From when on it has expired unanswered.
+        until: Timestamp,
     },
     /// A request came in that policy refused.
     RequestRefused {
@@ -152,6 +154,15 @@ pub enum Event {
         exchange: ExchangeId,
         /// What it will say.
         claims: Claims,
+    },
+    /// An exchange was answered with the token that the grant had, and always will be.
+    ExchangeAnswered {
+        /// The grant.
+        grant: GrantId,
+        /// The exchange.
+        exchange: ExchangeId,
+        /// The token.
+        token: TokenId,
     },
     /// A use of a counted grant was redeemed.
     UseRedeemed {

@@ -7,7 +7,13 @@ pub mod command;
 pub mod denial;
 pub mod directory;
 pub mod event;
+pub mod limits;
 pub mod verdict;
 
-pub mod decide;
+pub mod case;
+mod index;
+pub mod query;
 pub mod state;
+mod step;
+
+pub mod decide;

@@ -1,28 +1,272 @@
-//! The fold of the log.
+//! The fold of the log. It evaluates no policy, reads no clock and judges nothing: what stands in
+//! the log happened. What cannot have happened is [`Corrupt`], and stops the broker.
 
-use dayfly_verifier::id::BundleDigest;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::event::{Entry, Head};
+use dayfly_verifier::claims::Record;
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::{BundleDigest, GrantId, KeyId, Seq, TextDigest};
+use dayfly_verifier::request::{Request, SignerKey};
+use dayfly_verifier::resource::{Resource, ResourcePattern};
+use dayfly_verifier::time::Timestamp;
+use imbl::OrdMap;
+
+use super::case::{Case, Closed, How, Kin, Stage};
+use super::directory::Directory;
+use super::event::{Entry, Event, Head, Target};
+use super::index::Index;
+use super::limits::Limits;
+use super::step::{step, takes_away};
 
 /// What the log means, up to its head. A clone is cheap.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// The end of what was folded.
     pub head: Head,
+    /// The time of the last entry. Nothing is decided at an earlier one.
+    pub time: Timestamp,
     /// The bundle in force.
     pub bundle: Option<BundleDigest>,
+    /// Who is who, by the bundle in force.
+    pub directory: Arc<Directory>,
+    /// The keys of the founding policy admins.
+    pub founders: BTreeSet<SignerKey>,
+    /// The version of the entry format that may be written.
+    pub format: u32,
+    /// The version of the environment facts set by operators.
+    pub environment: u64,
+    /// The token-signing keys.
+    pub keys: BTreeMap<KeyId, SigningKey>,
+    /// What is configured. The fold never reads it.
+    pub limits: Limits,
+    pub(super) cases: OrdMap<GrantId, Arc<Case>>,
+    pub(super) index: Index,
+}
+
+/// A token-signing key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKey {
+    /// Its public half.
+    pub public: HolderKey,
+    /// Its end.
+    pub not_after: Timestamp,
+    /// Whether it signs nothing any more.
+    pub retired: bool,
+    /// Tokens that it signed and that were recorded below this place are revoked.
+    pub revoked_below: Seq,
+}
+
+/// An entry that cannot stand where it stands: the log, or this fold of it, is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("entry {seq} cannot stand there: {rule}")]
+pub struct Corrupt {
+    /// Its place.
+    pub seq: Seq,
+    /// What is wrong with it.
+    pub rule: &'static str,
 }
 
 impl Default for State {
-    /// Before the first entry.
     fn default() -> Self {
-        Self { head: Head::ORIGIN, bundle: None }
+        Self::new(Limits::default())
     }
 }
 
 impl State {
-    /// Folds one more entry, which stands at `head`.
-    pub fn apply(&mut self, head: Head, _entry: &Entry) {
-        self.head = head;
+    /// The fold of no entries.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            head: Head::ORIGIN,
+            time: Timestamp::default(),
+            bundle: None,
+            directory: Arc::default(),
+            founders: BTreeSet::new(),
+            format: 0,
+            environment: 0,
+            keys: BTreeMap::new(),
+            limits,
+            cases: OrdMap::new(),
+            index: Index::default(),
+        }
     }
+
+    /// Folds one more entry, which stands at `head`. After an error the state is not to be used.
+    pub fn apply(&mut self, head: Head, entry: &Entry) -> Result<(), Corrupt> {
+        let corrupt = |rule| Corrupt { seq: head.seq, rule };
+        let opens =
+            matches!(&entry.event, Event::EpochOpened { epoch, .. } if *epoch == head.epoch);
+        if head.seq != self.head.seq.next() || !(opens || head.epoch == self.head.epoch) {
+            return Err(corrupt("it does not follow the one before"));
+        }
+        if entry.at < self.time {
+            return Err(corrupt("it is earlier than the one before"));
+        }
+        self.head = head;
+        self.time = entry.at;
+        self.pass();
+        self.fold(&entry.event).map_err(corrupt)
+    }
+
+    /// Lets go what is over, and forgets what has been over for long.
+    fn pass(&mut self) {
+        self.index.pass(self.time, &self.cases);
+        while let Some(id) = self.index.next_forgotten(self.time) {
+            let Some(case) = self.cases.remove(&id) else { continue };
+            self.index.remove(id, &case);
+            let Some(grant) = case.grant() else { continue };
+            grant.tokens.keys().for_each(|token| self.index.remove_token(token));
+            for exchange in grant.exchanges.keys() {
+                self.index.remove_token(&self.token_id(&case.request.workload, exchange));
+            }
+        }
+    }
+
+    fn fold(&mut self, event: &Event) -> Result<(), &'static str> {
+        match event {
+            Event::EpochOpened { founders, format, .. } => {
+                (self.cases, self.index) = Default::default();
+                self.founders.clone_from(founders);
+                self.format = *format;
+            }
+            Event::BundleApplied { bundle, directory, signers: _ } => {
+                self.bundle = Some(*bundle);
+                self.directory = Arc::new(directory.clone());
+                self.look_at_kin_again();
+            }
+            Event::KeyAdded { key, public, not_after } => {
+                let key = self.keys.insert(*key, SigningKey::new(*public, *not_after));
+                if key.is_some() {
+                    return Err("the key is there already");
+                }
+            }
+            Event::KeyRetired { key } => {
+                self.keys.get_mut(key).ok_or("there is no such key")?.retired = true;
+            }
+            Event::RequestFiled { request, justification, until } => {
+                self.file(request, *justification, Stage::Pending { until: *until })?;
+            }
+            Event::RequestRefused { request, justification, refusal } => {
+                let how = How::Refused(refusal.clone());
+                let closed = Closed { at: self.time, how, grant: None };
+                self.file(request, *justification, Stage::Closed(closed))?;
+            }
+            Event::TokenRecorded { exchange, claims } => {
+                let id = self.token_id(&claims.subject, exchange);
+                if id != claims.token || self.index.token(&id).is_some() {
+                    return Err("the token does not have the id of a new exchange");
+                }
+                self.change(&claims.grant, event)?;
+                self.index.add_token(id, claims.grant);
+            }
+            Event::ExchangeAnswered { grant, exchange, .. } => {
+                let case = self.cases.get(grant).ok_or("there is no such case")?;
+                let id = self.token_id(&case.request.workload, exchange);
+                self.change(grant, event)?;
+                self.index.add_token(id, *grant);
+            }
+            Event::RequirementChanged { grant, .. }
+            | Event::DecisionRecorded { grant, .. }
+            | Event::DecisionWithdrawn { grant, .. }
+            | Event::Granted { grant, .. }
+            | Event::UseRedeemed { grant, .. }
+            | Event::Ended { grant, .. } => self.change(grant, event)?,
+            Event::Revoked { target, .. } => self.revoke(target, event)?,
+        }
+        Ok(())
+    }
+
+    /// Folds an event about one case.
+    fn change(&mut self, id: &GrantId, event: &Event) -> Result<(), &'static str> {
+        let Some(old) = self.cases.get(id) else {
+            return if takes_away(event) { Ok(()) } else { Err("there is no such case") };
+        };
+        if old.due().is_none_or(|due| due <= self.time) {
+            return if takes_away(event) { Ok(()) } else { Err("the case has ended") };
+        }
+        let record = Record { epoch: self.head.epoch, seq: self.head.seq };
+        let Some(new) = step(old, event, self.time, record)? else { return Ok(()) };
+        self.index.leave(*id, old);
+        self.index.enter(*id, &new);
+        self.cases.insert(*id, Arc::new(new));
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        request: &Request,
+        justification: Option<TextDigest>,
+        stage: Stage,
+    ) -> Result<(), &'static str> {
+        let id = request.grant_id();
+        let case = Case {
+            request: Arc::new(request.clone()),
+            digest: request.digest(),
+            justification,
+            seq: self.head.seq,
+            kin: Arc::new(Kin::of(&request.workload, &self.directory)),
+            approvals: BTreeMap::new(),
+            stage,
+        };
+        if request.epoch != self.head.epoch || self.cases.contains_key(&id) {
+            return Err("the request is not a new one of this epoch");
+        }
+        self.index.add(id, &case);
+        self.cases.insert(id, Arc::new(case));
+        Ok(())
+    }
+
+    fn revoke(&mut self, target: &Target, event: &Event) -> Result<(), &'static str> {
+        let cases: Vec<GrantId> = match target {
+            Target::Grant(grant) => vec![*grant],
+            Target::Token(token) => self.index.token(token).into_iter().collect(),
+            Target::Workload(workload) => self.index.of_workload(workload).collect(),
+            Target::Task(task) => self.index.of_task(task).collect(),
+            Target::Prefix(prefix) => self
+                .open(self.time)
+                .filter(|case| reaches(case, prefix))
+                .map(Case::grant_id)
+                .collect(),
+            Target::Key(key) => {
+                if let Some(key) = self.keys.get_mut(key) {
+                    key.revoked_below = self.head.seq;
+                }
+                Vec::new()
+            }
+            // What was made of a token offline is not known here: gateways refuse it.
+            Target::Block(_) | Target::Delegate(..) => Vec::new(),
+        };
+        cases.iter().try_for_each(|id| self.change(id, event))
+    }
+
+    /// A new directory: who stands near to the workloads of open cases may have changed.
+    fn look_at_kin_again(&mut self) {
+        for id in self.index.open(self.time).collect::<Vec<_>>() {
+            let Some(old) = self.cases.get(&id) else { continue };
+            let mut kin = Kin::of(&old.request.workload, &self.directory);
+            kin.responsible.extend(old.kin.responsible.iter().cloned());
+            if kin == *old.kin {
+                continue;
+            }
+            let new = Case { kin: Arc::new(kin), ..Case::clone(old) };
+            self.index.leave(id, old);
+            self.index.enter(id, &new);
+            self.cases.insert(id, Arc::new(new));
+        }
+    }
+}
+
+impl SigningKey {
+    const fn new(public: HolderKey, not_after: Timestamp) -> Self {
+        Self { public, not_after, retired: false, revoked_below: Seq(0) }
+    }
+}
+
+/// Whether the rights of `case` reach `prefix` or something below it.
+fn reaches(case: &Case, prefix: &Resource) -> bool {
+    case.request.scope.rights().any(|right| match &right.resource {
+        ResourcePattern::Exact(resource) => resource.is_at_or_below(prefix),
+        ResourcePattern::Below(base) => base.is_at_or_below(prefix) || prefix.is_below(base),
+    })
 }

@@ -34,6 +34,7 @@ impl StoredEntry {
             | Event::DecisionWithdrawn { .. }
             | Event::Granted { .. }
             | Event::TokenRecorded { .. }
+            | Event::ExchangeAnswered { .. }
             | Event::UseRedeemed { .. }
             | Event::Ended { .. }
             | Event::Revoked { .. } => before.epoch,

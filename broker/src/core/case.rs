@@ -1,0 +1,283 @@
+//! One request and what became of it. Expiry is never written down: it is derived from the time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dayfly_verifier::claims::{Claims, Record};
+use dayfly_verifier::id::{
+    ExchangeId, GrantId, PersonId, RequestDigest, Seq, TextDigest, TokenId, UseId,
+};
+use dayfly_verifier::request::{Request, Requirement};
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Timestamp;
+use imbl::OrdMap;
+
+use super::denial::Denial;
+use super::directory::Directory;
+use super::event::{Decision, TaskOutcome, Terms};
+use super::verdict::Refusal;
+
+/// A request and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// What was asked, with what policy demands of it now.
+    pub request: Arc<Request>,
+    /// The digest of the request: what decisions are about.
+    pub digest: RequestDigest,
+    /// The justification, kept aside.
+    pub justification: Option<TextDigest>,
+    /// The place in the log at which it was filed.
+    pub seq: Seq,
+    /// The people who stand too near to the workload to decide.
+    pub kin: Arc<Kin>,
+    /// The approvals on this form of the request, one a person.
+    pub approvals: BTreeMap<PersonId, Decision>,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// The people who are near to a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kin {
+    /// Those who own it by the bundle in force.
+    pub owners: BTreeSet<PersonId>,
+    /// Those who owned or operated it at any time since the request was filed.
+    pub responsible: BTreeSet<PersonId>,
+}
+
+/// How far a request has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// Waits for approvals.
+    Pending {
+        /// From when on it has expired unanswered.
+        until: Timestamp,
+    },
+    /// Was granted.
+    Granted(Grant),
+    /// Came to an end by something that happened.
+    Closed(Closed),
+}
+
+/// What a grant gives, and what was made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// What it gives.
+    pub terms: Terms,
+    /// Its tokens, until they have been dead for long.
+    pub tokens: OrdMap<TokenId, Token>,
+    /// The token that answers each exchange.
+    pub exchanges: OrdMap<ExchangeId, TokenId>,
+    /// The token recorded last.
+    pub latest: Option<TokenId>,
+    /// The uses that were redeemed, with the token used and how many were left after each.
+    pub uses: OrdMap<UseId, (TokenId, u32)>,
+}
+
+/// A token of a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// What it says.
+    pub minted: Minted,
+    /// Whether it was revoked by itself.
+    pub revoked: bool,
+    /// How many exchanges it answered.
+    pub answers: u32,
+}
+
+/// What a token says, and where that stands in the log: all that its bytes are made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Minted {
+    /// What it says.
+    pub claims: Claims,
+    /// Where it was recorded.
+    pub record: Record,
+}
+
+/// An end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// When.
+    pub at: Timestamp,
+    /// How.
+    pub how: How,
+    /// What had been granted.
+    pub grant: Option<Grant>,
+}
+
+/// How a request or grant came to an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum How {
+    /// Policy refused the request as it came in.
+    Refused(Refusal),
+    /// A person denied it.
+    Denied(Decision),
+    /// Its holder took it back.
+    Cancelled,
+    /// Its holder is done.
+    Completed(TaskOutcome),
+    /// It was revoked, by itself or among others.
+    Revoked,
+    /// Policy would not grant it any more.
+    Drifted(Refusal),
+}
+
+/// Where a request or grant stands at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// Waits for approvals.
+    Pending,
+    /// Live.
+    Granted(&'a Grant),
+    /// Policy refused it as it came in.
+    Refused(&'a Refusal),
+    /// A person denied it.
+    Denied(&'a Decision),
+    /// Nobody granted it in time.
+    Expired,
+    /// Its holder took it back.
+    Cancelled,
+    /// Its holder is done.
+    Completed(TaskOutcome),
+    /// It was revoked.
+    Revoked,
+    /// Policy would not grant it any more.
+    Drifted(&'a Refusal),
+    /// Its lease ended.
+    Lapsed,
+}
+
+impl Kin {
+    /// Those near to `workload`, as `directory` says.
+    pub(super) fn of(workload: &SpiffeId, directory: &Directory) -> Self {
+        let responsible = directory.responsible_for(workload).into_iter().cloned().collect();
+        let owners = directory.owners_of(workload).into_iter().cloned().collect();
+        Self { owners, responsible }
+    }
+}
+
+impl Case {
+    /// The id by which everybody but its workload names it.
+    #[must_use]
+    pub fn grant_id(&self) -> GrantId {
+        self.request.grant_id()
+    }
+
+    /// What policy demands.
+    #[must_use]
+    pub fn requirement(&self) -> &Requirement {
+        &self.request.requirement
+    }
+
+    /// Where it stands at `now`.
+    #[must_use]
+    pub fn standing(&self, now: Timestamp) -> Standing<'_> {
+        match &self.stage {
+            Stage::Pending { until } if now < *until => Standing::Pending,
+            Stage::Pending { .. } => Standing::Expired,
+            Stage::Granted(grant) if now < grant.terms.until => Standing::Granted(grant),
+            Stage::Granted(_) => Standing::Lapsed,
+            Stage::Closed(closed) => match &closed.how {
+                How::Refused(refusal) => Standing::Refused(refusal),
+                How::Denied(decision) => Standing::Denied(decision),
+                How::Cancelled => Standing::Cancelled,
+                How::Completed(outcome) => Standing::Completed(*outcome),
+                How::Revoked => Standing::Revoked,
+                How::Drifted(refusal) => Standing::Drifted(refusal),
+            },
+        }
+    }
+
+    /// From when on it stands ended by itself; `None` if it was ended.
+    #[must_use]
+    pub const fn due(&self) -> Option<Timestamp> {
+        match &self.stage {
+            Stage::Pending { until } => Some(*until),
+            Stage::Granted(grant) => Some(grant.terms.until),
+            Stage::Closed(_) => None,
+        }
+    }
+
+    /// What was granted, live or not; `None` before.
+    #[must_use]
+    pub const fn grant(&self) -> Option<&Grant> {
+        match &self.stage {
+            Stage::Pending { .. } => None,
+            Stage::Granted(grant) => Some(grant),
+            Stage::Closed(closed) => closed.grant.as_ref(),
+        }
+    }
+
+    /// Whether `person` stands too near to decide: by owning or operating the workload now or at
+    /// any time since the request was filed, by being its principal, or by being the one who asks.
+    #[must_use]
+    pub fn is_own(&self, person: &PersonId, directory: &Directory) -> bool {
+        let request = &self.request;
+        let known = directory.people.get(person);
+        self.kin.responsible.contains(person)
+            || directory.responsible_for(&request.workload).contains(person)
+            || request.principal.as_ref() == Some(person)
+            || known.is_some_and(|known| known.ids.contains(&request.workload))
+    }
+}
+
+impl Grant {
+    pub(super) fn new(terms: Terms) -> Self {
+        let (tokens, exchanges, uses) = Default::default();
+        Self { terms, tokens, exchanges, latest: None, uses }
+    }
+
+    /// That `exchange` was answered with `token`.
+    pub(super) fn answer(
+        &mut self,
+        exchange: ExchangeId,
+        token: TokenId,
+    ) -> Result<(), &'static str> {
+        let answered = self.tokens.get_mut(&token).ok_or("there is no such token")?;
+        answered.answers = answered.answers.saturating_add(1);
+        match self.exchanges.insert(exchange, token) {
+            None => Ok(()),
+            Some(_) => Err("the exchange was answered before"),
+        }
+    }
+
+    /// That `use_id` was spent on a use of `token`.
+    pub(super) fn redeem(&mut self, use_id: UseId, token: TokenId) -> Result<(), &'static str> {
+        let left = self.uses_left().and_then(|left| left.checked_sub(1));
+        let left = left.ok_or("there is no use left")?;
+        match self.uses.insert(use_id, (token, left)) {
+            None => Ok(()),
+            Some(_) => Err("the use was redeemed before"),
+        }
+    }
+
+    /// How many uses are left; `None` for any number within the lease.
+    #[must_use]
+    pub fn uses_left(&self) -> Option<u32> {
+        self.terms.uses.map(|uses| uses.get().saturating_sub(self.uses_spent()))
+    }
+
+    /// How many uses were redeemed.
+    #[must_use]
+    pub fn uses_spent(&self) -> u32 {
+        u32::try_from(self.uses.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Standing<'_> {
+    /// The refusal of what the end makes impossible; `None` where there is no end yet.
+    #[must_use]
+    pub fn end(&self) -> Option<Denial> {
+        match *self {
+            Self::Pending | Self::Granted(_) => None,
+            Self::Refused(refusal) => Some(Denial::PolicyRefused(refusal.clone())),
+            Self::Denied(_) => Some(Denial::Denied),
+            Self::Expired => Some(Denial::Expired),
+            Self::Cancelled => Some(Denial::Cancelled),
+            Self::Completed(_) => Some(Denial::Completed),
+            Self::Revoked => Some(Denial::Revoked),
+            Self::Drifted(refusal) => Some(Denial::Drifted(refusal.clone())),
+            Self::Lapsed => Some(Denial::Lapsed),
+        }
+    }
+}

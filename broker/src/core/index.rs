@@ -1,0 +1,197 @@
+//! Where to find cases, and how many are open: derived from the cases alone, kept beside them so
+//! that no look-up walks them all. Decides nothing.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use dayfly_verifier::id::{GrantId, PersonId, TaskId, TokenId};
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Timestamp;
+use imbl::{OrdMap, OrdSet};
+
+use super::case::{Case, Stage};
+use super::limits::RETENTION;
+
+/// Sorts before, and after, every other grant id.
+const FIRST: GrantId = GrantId::new([0; 16]);
+const LAST: GrantId = GrantId::new([0xff; 16]);
+
+/// Look-ups by something else than the grant id.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Index {
+    workload: OrdSet<(SpiffeId, GrantId)>,
+    task: OrdSet<(TaskId, GrantId)>,
+    /// Tokens, and exchanges that were answered with the token of another.
+    token: OrdMap<TokenId, GrantId>,
+    /// Open cases, by when they end by themselves.
+    due: OrdSet<(Timestamp, GrantId)>,
+    /// Ended cases, by when they are forgotten.
+    gone: OrdSet<(Timestamp, GrantId)>,
+    /// How many of those in `due` there are, by workload, by task and by set of owners.
+    of_workload: OrdMap<SpiffeId, Tally>,
+    of_task: OrdMap<TaskId, Tally>,
+    of_owners: OrdMap<BTreeSet<PersonId>, Tally>,
+    all: Tally,
+}
+
+/// How many requests are pending, and how many grants are live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Pending requests.
+    pub pending: u32,
+    /// Live grants.
+    pub live: u32,
+}
+
+impl Tally {
+    pub(super) fn of(case: &Case) -> Self {
+        match case.stage {
+            Stage::Pending { .. } => Self { pending: 1, live: 0 },
+            Stage::Granted(_) => Self { pending: 0, live: 1 },
+            Stage::Closed(_) => Self::default(),
+        }
+    }
+
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            pending: self.pending.saturating_add(other.pending),
+            live: self.live.saturating_add(other.live),
+        }
+    }
+
+    pub(super) const fn minus(self, other: Self) -> Self {
+        Self {
+            pending: self.pending.saturating_sub(other.pending),
+            live: self.live.saturating_sub(other.live),
+        }
+    }
+}
+
+impl Index {
+    /// A case that was not there before.
+    pub(super) fn add(&mut self, id: GrantId, case: &Case) {
+        self.workload.insert((case.request.workload.clone(), id));
+        self.task.insert((case.request.task.clone(), id));
+        self.enter(id, case);
+    }
+
+    /// A case as it stands after a change.
+    pub(super) fn enter(&mut self, id: GrantId, case: &Case) {
+        if let Some(due) = case.due() {
+            self.due.insert((due, id));
+            self.count(case, Tally::plus);
+        } else if let Stage::Closed(closed) = &case.stage {
+            self.gone.insert((closed.at.plus(RETENTION), id));
+        }
+    }
+
+    /// A case as it stood before a change: an open one.
+    pub(super) fn leave(&mut self, id: GrantId, case: &Case) {
+        if case.due().is_some_and(|due| self.due.remove(&(due, id)).is_some()) {
+            self.count(case, Tally::minus);
+        }
+    }
+
+    /// Lets the open cases go whose time is over at `now`.
+    pub(super) fn pass(&mut self, now: Timestamp, cases: &OrdMap<GrantId, Arc<Case>>) {
+        while let Some((due, id)) = self.due.get_min().copied().filter(|(due, _)| *due <= now) {
+            self.due.remove_min();
+            self.gone.insert((due.plus(RETENTION), id));
+            if let Some(case) = cases.get(&id) {
+                self.count(case, Tally::minus);
+            }
+        }
+    }
+
+    /// The next case that is to be forgotten by `now`, taken out of the list of them.
+    pub(super) fn next_forgotten(&mut self, now: Timestamp) -> Option<GrantId> {
+        let (until, _) = *self.gone.get_min()?;
+        if until <= now { self.gone.remove_min().map(|(_, id)| id) } else { None }
+    }
+
+    /// Forgets a case that has left already.
+    pub(super) fn remove(&mut self, id: GrantId, case: &Case) {
+        self.workload.remove(&(case.request.workload.clone(), id));
+        self.task.remove(&(case.request.task.clone(), id));
+    }
+
+    /// That `token` is one of `grant`, or an exchange of it that was answered with another.
+    pub(super) fn add_token(&mut self, token: TokenId, grant: GrantId) {
+        self.token.insert(token, grant);
+    }
+
+    /// Forgets it.
+    pub(super) fn remove_token(&mut self, token: &TokenId) {
+        self.token.remove(token);
+    }
+
+    /// The grant that `token` belongs to.
+    pub(super) fn token(&self, token: &TokenId) -> Option<GrantId> {
+        self.token.get(token).copied()
+    }
+
+    /// The cases of `workload`.
+    pub(super) fn of_workload(&self, workload: &SpiffeId) -> impl Iterator<Item = GrantId> {
+        let range = (workload.clone(), FIRST)..=(workload.clone(), LAST);
+        self.workload.range(range).map(|(_, id)| *id)
+    }
+
+    /// The cases for `task`.
+    pub(super) fn of_task(&self, task: &TaskId) -> impl Iterator<Item = GrantId> {
+        self.task.range((task.clone(), FIRST)..=(task.clone(), LAST)).map(|(_, id)| *id)
+    }
+
+    /// The cases that were open at the last entry and still are at `now`, soonest end first.
+    pub(super) fn open(&self, now: Timestamp) -> impl Iterator<Item = GrantId> {
+        self.due.range((Bound::Excluded((now, LAST)), Bound::Unbounded)).map(|(_, id)| *id)
+    }
+
+    /// The cases that were open at the last entry and are not at `now`.
+    pub(super) fn overdue(&self, now: Timestamp) -> impl Iterator<Item = GrantId> {
+        self.due.range(..=(now, LAST)).map(|(_, id)| *id)
+    }
+
+    /// How many of `workload` were open at the last entry.
+    pub(super) fn tally(&self, workload: &SpiffeId) -> Tally {
+        self.of_workload.get(workload).copied().unwrap_or_default()
+    }
+
+    /// How many for `task` were open at the last entry.
+    pub(super) fn tally_of_task(&self, task: &TaskId) -> Tally {
+        self.of_task.get(task).copied().unwrap_or_default()
+    }
+
+    /// How many of workloads with one of `owners` were open at the last entry.
+    pub(super) fn tally_of_owners(&self, owners: &BTreeSet<PersonId>) -> Tally {
+        let common = self.of_owners.iter().filter(|(others, _)| !owners.is_disjoint(others));
+        common.fold(Tally::default(), |sum, (_, tally)| sum.plus(*tally))
+    }
+
+    /// How many were open at the last entry in all.
+    pub(super) const fn all(&self) -> Tally {
+        self.all
+    }
+
+    fn count(&mut self, case: &Case, change: fn(Tally, Tally) -> Tally) {
+        let one = Tally::of(case);
+        self.all = change(self.all, one);
+        tally(&mut self.of_workload, &case.request.workload, |old| change(old, one));
+        tally(&mut self.of_task, &case.request.task, |old| change(old, one));
+        tally(&mut self.of_owners, &case.kin.owners, |old| change(old, one));
+    }
+}
+
+/// Changes one tally; one that counts nothing is not kept.
+fn tally<K: Ord + Clone>(
+    tallies: &mut OrdMap<K, Tally>,
+    key: &K,
+    change: impl FnOnce(Tally) -> Tally,
+) {
+    let new = change(tallies.get(key).copied().unwrap_or_default());
+    if new == Tally::default() {
+        tallies.remove(key);
+    } else {
+        tallies.insert(key.clone(), new);
+    }
+}

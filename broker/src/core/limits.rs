@@ -1,0 +1,45 @@
+//! The numbers of the rules. A configured number never enters the fold: an event carries what
+//! came of it.
+
+use std::time::Duration;
+
+/// The longest lease of a grant, whatever policy says.
+pub const MAX_LEASE: Duration = Duration::from_secs(12 * 60 * 60);
+/// The longest life of a token, whatever is configured.
+pub const MAX_TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
+/// The longest that a request may wait, whatever is configured.
+pub const MAX_PENDING_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How far from now an id may have been drawn to be taken as a new one.
+pub const ID_WINDOW: Duration = Duration::from_secs(5 * 60);
+/// How far from now a decision may have been made.
+pub const DECISION_WINDOW: Duration = Duration::from_secs(2 * 60);
+/// How long the end of a request or grant is remembered: longer than any id that could repeat it
+/// is taken for a new one, so that a repeat is never taken for a new request.
+pub const RETENTION: Duration = Duration::from_secs(60 * 60);
+
+/// What may be configured, within the bounds above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a request waits for its approvals.
+    pub pending_life: Duration,
+    /// The lease of a request that asks for none.
+    pub default_lease: Duration,
+    /// How long a token lives, at most.
+    pub token_life: Duration,
+    /// How many grants of one workload may be live at once.
+    pub live_grants: u32,
+    /// How many requests of one workload may be pending at once.
+    pub pending_requests: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pending_life: Duration::from_secs(5 * 60),
+            default_lease: Duration::from_secs(5 * 60),
+            token_life: Duration::from_secs(2 * 60),
+            live_grants: 16,
+            pending_requests: 8,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What can be read from the state: by the deciding part, by policy, by whoever shows it.
+
+use std::collections::BTreeSet;
+
+use dayfly_verifier::id::{ExchangeId, GrantId, PersonId, RequestId, TaskId, TokenId};
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Timestamp;
+
+use super::case::{Case, Minted, Standing, Token};
+use super::index::Tally;
+use super::state::State;
+use super::verdict::{Basis, Holdings};
+
+impl State {
+    /// The case that `id` names.
+    #[must_use]
+    pub fn case(&self, id: &GrantId) -> Option<&Case> {
+        self.cases.get(id).map(AsRef::as_ref)
+    }
+
+    /// What became of `request` of `workload`.
+    #[must_use]
+    pub fn own(&self, workload: &SpiffeId, request: &RequestId) -> Option<&Case> {
+        self.case(&GrantId::derive(&self.head.epoch, workload, request))
+    }
+
+    /// All that is remembered, ended or not, in the order of ids.
+    pub fn cases(&self) -> impl Iterator<Item = &Case> {
+        self.cases.values().map(AsRef::as_ref)
+    }
+
+    /// All that is remembered of `workload`.
+    pub fn cases_of(&self, workload: &SpiffeId) -> impl Iterator<Item = &Case> {
+        self.index.of_workload(workload).filter_map(|id| self.case(&id))
+    }
+
+    /// What is pending or live at `now`, soonest end first.
+    pub fn open(&self, now: Timestamp) -> impl Iterator<Item = &Case> {
+        self.index.open(now).filter_map(|id| self.case(&id))
+    }
+
+    /// What waits at `now` for a decision that `person` may take, soonest end first.
+    pub fn pending_for(&self, person: &PersonId, now: Timestamp) -> impl Iterator<Item = &Case> {
+        self.open(now).filter(move |case| {
+            case.standing(now) == Standing::Pending
+                && self.is_asked(person, case)
+                && !case.is_own(person, &self.directory)
+        })
+    }
+
+    /// Whether the requirement of `case` names a group that `person` is in.
+    #[must_use]
+    pub fn is_asked(&self, person: &PersonId, case: &Case) -> bool {
+        let groups = self.directory.people.get(person).map(|person| &person.groups);
+        groups.is_some_and(|groups| {
+            case.requirement().approvals.keys().any(|group| groups.contains(group))
+        })
+    }
+
+    /// The case and the token that `token` names, dead or alive.
+    #[must_use]
+    pub fn token(&self, token: &TokenId) -> Option<(&Case, &Token)> {
+        let case = self.case(&self.index.token(token)?)?;
+        case.grant()?.tokens.get(token).map(|token| (case, token))
+    }
+
+    /// The id of the token that `exchange` of `workload` yields.
+    #[must_use]
+    pub fn token_id(&self, workload: &SpiffeId, exchange: &ExchangeId) -> TokenId {
+        TokenId::derive(&self.head.epoch, workload, exchange)
+    }
+
+    /// What answers `exchange` of the grant at `now`: a token that is good, of a live grant, and
+    /// nothing else, ever. What there is instead, [`Case::standing`] says.
+    #[must_use]
+    pub fn answer(
+        &self,
+        grant: &GrantId,
+        exchange: &ExchangeId,
+        now: Timestamp,
+    ) -> Option<&Minted> {
+        let Standing::Granted(grant) = self.case(grant)?.standing(now) else { return None };
+        let token = grant.tokens.get(grant.exchanges.get(exchange)?)?;
+        self.is_good(token, now).then_some(&token.minted)
+    }
+
+    /// Whether `token` is neither expired nor revoked, by itself or with its key. Its grant is
+    /// not looked at.
+    #[must_use]
+    pub fn is_good(&self, token: &Token, now: Timestamp) -> bool {
+        let Minted { claims, record } = &token.minted;
+        let key = self.keys.get(&claims.key);
+        let key = key.is_some_and(|key| record.seq >= key.revoked_below && now < key.not_after);
+        !token.revoked && now < claims.expires_at && key
+    }
+
+    /// How many requests of `workload` are pending at `now`, and how many of its grants live.
+    #[must_use]
+    pub fn tally(&self, workload: &SpiffeId, now: Timestamp) -> Tally {
+        self.cases_due(now, |case| case.request.workload == *workload, self.index.tally(workload))
+    }
+
+    /// How many requests are pending at `now`, and how many grants live, in all.
+    #[must_use]
+    pub fn tally_all(&self, now: Timestamp) -> Tally {
+        self.cases_due(now, |_| true, self.index.all())
+    }
+
+    /// What an evaluation of policy at `now` reads beside the request, which asks for `workload`
+    /// and for `task`; `but` is the grant that is spoken of. `None` before the first bundle.
+    #[must_use]
+    pub fn basis(
+        &self,
+        workload: &SpiffeId,
+        task: &TaskId,
+        but: Option<&GrantId>,
+        now: Timestamp,
+    ) -> Option<Basis> {
+        let owners: BTreeSet<PersonId> =
+            self.directory.owners_of(workload).into_iter().cloned().collect();
+        let but = but
+            .and_then(|but| self.case(but))
+            .filter(|case| matches!(case.standing(now), Standing::Granted(_)));
+        let live = |tally: Tally, what: &dyn Fn(&Case) -> bool| {
+            let spoken_of = u32::from(but.is_some_and(what));
+            self.cases_due(now, what, tally).live.saturating_sub(spoken_of)
+        };
+        let holdings = Holdings {
+            workload: live(self.index.tally(workload), &|case| case.request.workload == *workload),
+            task: live(self.index.tally_of_task(task), &|case| case.request.task == *task),
+            owner: live(self.index.tally_of_owners(&owners), &|case| {
+                !case.kin.owners.is_disjoint(&owners)
+            }),
+        };
+        Some(Basis { bundle: self.bundle?, environment: self.environment, holdings })
+    }
+
+    /// A tally taken at the last entry, without those that have ended by themselves since.
+    fn cases_due(&self, now: Timestamp, what: impl Fn(&Case) -> bool, tally: Tally) -> Tally {
+        let overdue = self.index.overdue(now).filter_map(|id| self.case(&id));
+        overdue.filter(|case| what(case)).fold(tally, |tally, case| tally.minus(Tally::of(case)))
+    }
+}
