@@ -8,15 +8,28 @@
 //! The order is in the types: [`Bytes`] are within bounds, [`Decoded`] is inside the profile but
 //! anybody may have written it, [`Checked`] was signed by the key it was checked with.
 
+mod caveats;
+mod chain;
+#[cfg(feature = "issue")]
 mod issue;
+mod read;
+mod schema;
+mod template;
+mod terms;
+#[cfg(test)]
+mod tests;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::VerifyingKey;
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::caveat::Caveat;
 use crate::claims::{Claims, Record};
 use crate::holder::{Confirmation, HolderKey};
 use crate::id::KeyId;
+use crate::invalid::Invalid;
 
 #[cfg(feature = "issue")]
 pub use self::issue::{
@@ -25,11 +38,19 @@ pub use self::issue::{
 
 /// The longest token, in bytes before the text encoding.
 pub const MAX_BYTES: usize = 4096;
+/// The longest token in its text form.
+pub const MAX_TEXT_BYTES: usize = (MAX_BYTES * 4).div_ceil(3);
 /// The most blocks that holders may add.
 pub const MAX_BLOCKS: usize = 8;
 /// The most delegations in one token. A token costs at most `1 + MAX_BLOCKS + MAX_DELEGATIONS`
 /// signature checks.
 pub const MAX_DELEGATIONS: usize = 3;
+
+/// The one fact of a delegation block: the key of the next holder.
+const DELEGATE: &str = "delegate";
+
+/// What a container takes at most beside its authority block: two keys, a signature, lengths.
+const CONTAINER_BYTES: usize = 192;
 
 /// Why bytes are not a token of this format. Ordered as it is found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -85,8 +106,12 @@ pub struct Bytes {
 
 impl Bytes {
     /// From the text form: base64url without padding.
-    pub fn read(_text: &str) -> Result<Self, Malformed> {
-        Err(Malformed::Container)
+    pub fn read(text: &str) -> Result<Self, Malformed> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(Malformed::TooLong);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Malformed::Text)?;
+        Ok(Self { digest: Sha256::digest(&bytes).into(), bytes: bytes.into() })
     }
 
     /// SHA-256 of the bytes: the key of caches. Never of revocations.
@@ -97,8 +122,8 @@ impl Bytes {
 
     /// Reads them, by the closed profile.
     pub fn decode(&self) -> Result<Decoded, Malformed> {
-        let _ = &self.bytes;
-        Err(Malformed::Container)
+        let (content, container) = read::token(&self.bytes)?;
+        Ok(Decoded { content, container })
     }
 }
 
@@ -153,6 +178,7 @@ pub struct Link {
 /// A token inside the profile, whose signatures nobody has checked: anybody may have written it.
 pub struct Decoded {
     content: Content,
+    container: schema::Biscuit,
 }
 
 impl Decoded {
@@ -176,8 +202,9 @@ impl Decoded {
     /// Checks every signature, strictly (`verify_strict`), and that the proof at its end is the
     /// key that the last block names. `key` is the key of [`Decoded::key_id`] in the gateway's own
     /// trust, never one from the token.
-    pub fn check(self, _key: &VerifyingKey) -> Result<Checked, BadSignature> {
-        Err(BadSignature { block: 0 })
+    pub fn check(self, key: &VerifyingKey) -> Result<Checked, BadSignature> {
+        chain::check(&self.container, key)?;
+        Ok(Checked { content: self.content })
     }
 }
 
@@ -204,4 +231,14 @@ impl Token {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// Refuses claims that no token can hold: times that are not whole seconds or not in order, or more
+/// than fits into [`MAX_BYTES`]. To be asked before claims are recorded.
+pub fn fits(claims: &Claims, record: &Record) -> Result<(), Invalid> {
+    let block = template::write(claims, record)?;
+    if block.len() > MAX_BYTES.saturating_sub(CONTAINER_BYTES) {
+        return Err(Invalid::new("scope", "must fit into a token of 4096 bytes"));
+    }
+    Ok(())
 }

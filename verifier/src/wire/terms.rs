@@ -1,0 +1,229 @@
+//! Symbol tables and terms: what Datalog's numbers stand for.
+
+use std::collections::BTreeSet;
+
+use super::schema::{
+    Binary, Check, Content, Expression, Literal, Member, Members, Op, Operator, Predicate, Query,
+    Term,
+};
+use crate::scope::Value;
+use crate::time::Timestamp;
+
+/// The symbols that every Biscuit knows (Biscuit specification, section "Symbol table").
+const DEFAULT: [&str; 28] = [
+    "read",
+    "write",
+    "resource",
+    "operation",
+    "right",
+    "time",
+    "role",
+    "owner",
+    "tenant",
+    "namespace",
+    "user",
+    "team",
+    "service",
+    "admin",
+    "email",
+    "group",
+    "member",
+    "ip_address",
+    "client",
+    "client_ip",
+    "domain",
+    "path",
+    "version",
+    "cluster",
+    "node",
+    "hostname",
+    "nonce",
+    "query",
+];
+
+/// The number of the first symbol that a token brings.
+const OFFSET: u64 = 1024;
+
+/// The number of `query`, the head of every check.
+const QUERY: u64 = 27;
+
+/// The symbols that a block may speak of.
+#[derive(Clone, Default)]
+pub(super) struct Symbols(Vec<String>);
+
+impl Symbols {
+    /// Adds the symbols that a block brings; `None` if one of them is known already, which would
+    /// let one text have two numbers.
+    pub(super) fn extend(&mut self, new: &[String]) -> Option<()> {
+        for symbol in new {
+            if DEFAULT.contains(&symbol.as_str()) || self.0.contains(symbol) {
+                return None;
+            }
+            self.0.push(symbol.clone());
+        }
+        Some(())
+    }
+
+    /// The symbols after the first `known`.
+    pub(super) fn since(&self, known: usize) -> Vec<String> {
+        self.0.iter().skip(known).cloned().collect()
+    }
+
+    /// How many there are beside those that every Biscuit knows.
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The text that a number stands for.
+    pub(super) fn get(&self, number: u64) -> Option<&str> {
+        match number.checked_sub(OFFSET) {
+            Some(own) => self.0.get(usize::try_from(own).ok()?).map(String::as_str),
+            None => DEFAULT.get(usize::try_from(number).ok()?).copied(),
+        }
+    }
+
+    fn number(&mut self, text: &str) -> u64 {
+        if let Some(known) = DEFAULT.iter().position(|known| *known == text) {
+            return known as u64;
+        }
+        let own = self.0.iter().position(|known| known == text).unwrap_or_else(|| {
+            self.0.push(text.to_owned());
+            self.0.len().saturating_sub(1)
+        });
+        OFFSET.saturating_add(own as u64)
+    }
+
+    /// The predicate `name(parts..)`.
+    pub(super) fn predicate(&mut self, name: &str, parts: &[Part<'_>]) -> Predicate {
+        let name = self.number(name);
+        Predicate { name, terms: parts.iter().map(|part| self.term(*part)).collect() }
+    }
+
+    fn term(&mut self, part: Part<'_>) -> Term {
+        let content = match part {
+            Part::Var(name) => Content::Variable(u32::try_from(self.number(name)).unwrap_or(0)),
+            Part::Is(Atom::Int(int)) => Content::Integer(int),
+            Part::Is(Atom::Text(text)) => Content::Text(self.number(text)),
+            Part::Is(Atom::Date(secs)) => Content::Date(secs),
+            Part::Is(Atom::Bytes(bytes)) => Content::Bytes(bytes.to_vec()),
+            Part::Is(Atom::Bool(bool)) => Content::Bool(bool),
+        };
+        Term { content: Some(content) }
+    }
+
+    /// The expression `$var <kind> literal`, for a binary operator of that kind.
+    pub(super) fn compare(&mut self, var: &str, kind: i32, right: Part<'_>) -> Expression {
+        expression(self.term(Part::Var(var)), self.term(right), kind)
+    }
+
+    /// The expression `{members}.contains($var)`, its members in the order of their numbers.
+    pub(super) fn contains<'a>(
+        &mut self,
+        members: impl IntoIterator<Item = Atom<'a>>,
+        var: &str,
+    ) -> Expression {
+        let literals: BTreeSet<Literal> =
+            members.into_iter().filter_map(|atom| self.literal(atom)).collect();
+        let members =
+            literals.into_iter().map(|literal| Member { literal: Some(literal) }).collect();
+        let set = Term { content: Some(Content::Set(Members { members })) };
+        expression(set, self.term(Part::Var(var)), super::schema::op::CONTAINS)
+    }
+
+    /// A member of a set. Dates are never one.
+    fn literal(&mut self, atom: Atom<'_>) -> Option<Literal> {
+        match atom {
+            Atom::Int(int) => Some(Literal::Integer(int)),
+            Atom::Text(text) => Some(Literal::Text(self.number(text))),
+            Atom::Bytes(bytes) => Some(Literal::Bytes(bytes.to_vec())),
+            Atom::Bool(bool) => Some(Literal::Bool(bool)),
+            Atom::Date(_) => None,
+        }
+    }
+
+    /// What a term says; `None` for a variable, a set and an array.
+    pub(super) fn atom<'a>(&'a self, term: &'a Term) -> Option<Atom<'a>> {
+        match term.content.as_ref()? {
+            Content::Integer(int) => Some(Atom::Int(*int)),
+            Content::Text(number) => self.get(*number).map(Atom::Text),
+            Content::Date(secs) => Some(Atom::Date(*secs)),
+            Content::Bytes(bytes) => Some(Atom::Bytes(bytes)),
+            Content::Bool(bool) => Some(Atom::Bool(*bool)),
+            Content::Variable(_) | Content::Set(_) | Content::Array(_) => None,
+        }
+    }
+
+    /// What the members of a set or array say; `None` for any other term.
+    pub(super) fn atoms<'a>(&'a self, term: &'a Term) -> Option<Vec<Atom<'a>>> {
+        let (Content::Set(members) | Content::Array(members)) = term.content.as_ref()? else {
+            return None;
+        };
+        let atom = |member: &'a Member| match member.literal.as_ref()? {
+            Literal::Integer(int) => Some(Atom::Int(*int)),
+            Literal::Text(number) => self.get(*number).map(Atom::Text),
+            Literal::Bytes(bytes) => Some(Atom::Bytes(bytes)),
+            Literal::Bool(bool) => Some(Atom::Bool(*bool)),
+        };
+        members.members.iter().map(atom).collect()
+    }
+}
+
+/// A literal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Atom<'a> {
+    Int(i64),
+    Text(&'a str),
+    /// Whole seconds of Unix time.
+    Date(u64),
+    Bytes(&'a [u8]),
+    Bool(bool),
+}
+
+impl<'a> Atom<'a> {
+    pub(super) const fn date(time: Timestamp) -> Self {
+        Self::Date(time.as_secs())
+    }
+
+    pub(super) fn of(value: &'a Value) -> Self {
+        match value {
+            Value::Int(int) => Self::Int(*int),
+            Value::Text(text) => Self::Text(text),
+            Value::Bool(bool) => Self::Bool(*bool),
+            Value::Hidden(digest) => Self::Bytes(digest),
+        }
+    }
+
+    pub(super) fn value(self) -> Option<Value> {
+        match self {
+            Self::Int(int) => Some(Value::Int(int)),
+            Self::Text(text) => Value::text(text).ok(),
+            Self::Bool(bool) => Some(Value::Bool(bool)),
+            Self::Bytes(bytes) => bytes.try_into().ok().map(Value::Hidden),
+            Self::Date(_) => None,
+        }
+    }
+}
+
+/// A term of a predicate: a literal, or a variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part<'a> {
+    Is(Atom<'a>),
+    Var(&'a str),
+}
+
+fn expression(left: Term, right: Term, kind: i32) -> Expression {
+    let op = |operator| Op { operator: Some(operator) };
+    let (left, right) = (op(Operator::Value(left)), op(Operator::Value(right)));
+    Expression { ops: vec![left, right, op(Operator::Binary(Binary { kind }))] }
+}
+
+/// The check `check if body.., expressions..`, or several such queries joined by `or`.
+pub(super) fn check(queries: Vec<(Vec<Predicate>, Vec<Expression>)>) -> Check {
+    let query = |(body, expressions)| Query { head: head(), body, expressions };
+    Check { queries: queries.into_iter().map(query).collect() }
+}
+
+/// The head that every check has.
+pub(super) const fn head() -> Predicate {
+    Predicate { name: QUERY, terms: Vec::new() }
+}
