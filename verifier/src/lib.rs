@@ -10,6 +10,7 @@
 //! Nothing here logs, prints or derives `Debug` for a token, a key or a proof.
 
 pub mod invalid;
+pub mod json;
 
 pub mod id;
 pub mod spiffe;

@@ -1,1 +1,248 @@
-//! To be written.
+//! The one decision at the gateway: does this token clear this attempt.
+//!
+//! The order of checks is fixed: size, shape and profile; freshness of the feed; revocation by
+//! ids that nobody vouches for yet; the cache; signatures; revocation by verified ids; epoch and
+//! time; audience; proof of the holder; replay; locks; scope; caveats; and for counted and online
+//! rights the broker. The answer is the first [`Reject`] in that order, a [`Verified`], or a
+//! [`MustAsk`] that only the broker's answer turns into one. Whatever cannot be told is a refusal.
+//!
+//! No Datalog runs here, nothing waits, and no lock is taken but the cache's and one part of the
+//! replay guard's.
+
+mod ask;
+mod attempt;
+mod verified;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+pub use ask::{MustAsk, NotRedeemed, Redeem, Redemption};
+pub use attempt::{Attempt, Call, Config, Peer, Shown};
+pub use verified::{Cancellation, Verified};
+
+use crate::caveat::Ambient;
+use crate::feed::{Enforcer, GatewayView};
+use crate::holder::Confirmation;
+use crate::proof::{ActDigest, DpopProof, DpopWanted, Nonce, Nonces, ProofFault};
+use crate::reject::Reject;
+use crate::replay::ReplayGuard;
+use crate::time::{Clock, Timestamp};
+use crate::wire::{Bytes, Decoded};
+
+use verified::{Held, Signed};
+
+/// How far a token's time of issue may lie ahead of the gateway's clock.
+const ISSUED_AHEAD: Duration = Duration::from_secs(2);
+
+/// Decides for one gateway. Shared by all its threads.
+pub struct Verifier {
+    config: Config,
+    enforcer: Arc<Enforcer>,
+    clock: Arc<dyn Clock>,
+    cache: Cache<[u8; 32], Arc<Signed>>,
+    guard: ReplayGuard,
+    nonces: Nonces,
+}
+
+/// A token that clears an attempt, as far as the gateway alone can tell.
+pub enum Outcome {
+    /// It clears it.
+    Verified(Verified),
+    /// It clears it if the broker says so.
+    MustAsk(MustAsk),
+}
+
+/// The token of an attempt, before anything is believed of it that was not believed before.
+enum Found {
+    Cached(Arc<Signed>),
+    New(Box<Decoded>, [u8; 32]),
+}
+
+impl Verifier {
+    /// A verifier that knows what `enforcer` holds. `secret` is random and drawn anew at every
+    /// start: it makes nonces that no other process gave out.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        enforcer: Arc<Enforcer>,
+        clock: Arc<dyn Clock>,
+        secret: [u8; 32],
+    ) -> Self {
+        let guard = ReplayGuard::new(config.replay, clock.now(), clock.uptime());
+        let cache = Cache::new(config.cached_tokens);
+        Self { config, enforcer, clock, cache, guard, nonces: Nonces::new(secret) }
+    }
+
+    /// How it was configured.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A nonce for the header `DPoP-Nonce`, while proofs must carry one.
+    #[must_use]
+    pub fn nonce(&self) -> Option<Nonce> {
+        let uptime = self.clock.uptime();
+        self.nonce_since(self.clock.now(), uptime).map(|_| self.nonces.give(uptime))
+    }
+
+    /// Decides, in the order of the module's head.
+    pub fn verify(&self, attempt: &Attempt<'_>) -> Result<Outcome, Reject> {
+        let found = self.find(attempt.token)?;
+        let (now, uptime) = (self.clock.now(), self.clock.uptime());
+        let view = fresh(&self.enforcer, uptime)?;
+        let token = signed(found, &view, now)?;
+        check_standing(&token, &view, now)?;
+        self.check_holder(&token, attempt, now, uptime)?;
+        self.cache.insert(token.digest, Arc::clone(&token));
+
+        let held = Held {
+            enforcer: Arc::clone(&self.enforcer),
+            clock: Arc::clone(&self.clock),
+            token,
+            call: Arc::clone(attempt.call),
+        };
+        // The last look at the state: from here on the handle in `held` answers for it.
+        held.look_after(&view)?;
+        self.check_scope(&held, now)?;
+        let verified = Verified::new(held);
+        let claims = verified.claims();
+        if claims.counted || claims.online {
+            return Ok(Outcome::MustAsk(MustAsk::new(verified)));
+        }
+        Ok(Outcome::Verified(verified))
+    }
+
+    /// Size, shape and profile. Bytes that are cached have passed all three.
+    fn find(&self, text: &str) -> Result<Found, Reject> {
+        let bytes = Bytes::read(text)?;
+        match self.cache.get(bytes.digest()) {
+            Some(signed) => Ok(Found::Cached(signed)),
+            None => Ok(Found::New(Box::new(bytes.decode()?), *bytes.digest())),
+        }
+    }
+
+    /// Audience, and the proof that whoever calls is the holder: the last delegate, if there is
+    /// one. A proof by DPoP is accepted once.
+    fn check_holder(
+        &self,
+        token: &Signed,
+        attempt: &Attempt<'_>,
+        now: Timestamp,
+        uptime: Duration,
+    ) -> Result<(), Reject> {
+        let content = token.content();
+        if content.claims.audience != self.config.audience {
+            return Err(Reject::OtherAudience);
+        }
+        match (content.holder(), &attempt.shown) {
+            (_, Shown::Nothing) => Err(Reject::NoProof),
+            (Confirmation::Key(key), Shown::Peer(peer)) if peer.key == Some(key) => Ok(()),
+            (Confirmation::Identity, Shown::Peer(peer)) if peer.id == content.claims.subject => {
+                Ok(())
+            }
+            (Confirmation::Key(_) | Confirmation::Identity, Shown::Peer(_)) => {
+                Err(Reject::OtherPeer)
+            }
+            (Confirmation::Identity, Shown::Dpop { .. }) => Err(Reject::OtherPeer),
+            (Confirmation::Key(key), Shown::Dpop { proof, method, path }) => {
+                let proof = DpopProof::read(proof)?;
+                let (claims, call) = (&content.claims, attempt.call);
+                let base = self.config.base_url.as_ref().ok_or(ProofFault::Url)?;
+                proof.check(&DpopWanted {
+                    holder: &key,
+                    method,
+                    base,
+                    path,
+                    token: attempt.token,
+                    act: &|| self.act(call),
+                    act_required: claims.counted || claims.online || self.config.behind_proxy,
+                    now,
+                })?;
+                self.check_nonce(&proof, now, uptime)?;
+                Ok(self.guard.admit(&key, proof.jti(), uptime)?)
+            }
+        }
+    }
+
+    fn check_nonce(
+        &self,
+        proof: &DpopProof<'_>,
+        now: Timestamp,
+        uptime: Duration,
+    ) -> Result<(), ProofFault> {
+        let Some(since) = self.nonce_since(now, uptime) else { return Ok(()) };
+        match proof.nonce() {
+            Some(nonce) if self.nonces.accepts(nonce, since, uptime) => Ok(()),
+            Some(_) | None => Err(ProofFault::Nonce),
+        }
+    }
+
+    /// Since when a nonce must have been given out; `None` while proofs need none.
+    fn nonce_since(&self, now: Timestamp, uptime: Duration) -> Option<Duration> {
+        let shared = self.config.shared_audience.then_some(Duration::ZERO);
+        self.guard.nonce_since(now, uptime).or(shared)
+    }
+
+    fn act(&self, call: &Call) -> ActDigest {
+        let Call { operation, resource, arguments } = call;
+        ActDigest::of(&self.config.audience, operation, resource, arguments)
+    }
+
+    /// Scope, then caveats in their order.
+    fn check_scope(&self, held: &Held, now: Timestamp) -> Result<(), Reject> {
+        let Call { operation, resource, arguments } = &*held.call;
+        let content = held.token.content();
+        content.claims.scope.allows(operation, resource, arguments)?;
+        let ambient = Ambient {
+            time: now,
+            gateway: &self.config.audience,
+            operation,
+            resource,
+            arguments,
+            task: &content.claims.task,
+        };
+        match content.caveats().position(|caveat| !caveat.allows(&ambient)) {
+            Some(place) => Err(Reject::Caveat(place)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The view in force, unless it is too old to allow anything.
+fn fresh(enforcer: &Enforcer, uptime: Duration) -> Result<Arc<GatewayView>, Reject> {
+    enforcer.view().filter(|view| view.is_fresh(uptime)).ok_or(Reject::Stale)
+}
+
+/// Revocation by ids that nobody vouches for yet, then the signatures, unless they were checked
+/// before with the very key that is trusted now.
+fn signed(found: Found, view: &GatewayView, now: Timestamp) -> Result<Arc<Signed>, Reject> {
+    let content = match &found {
+        Found::Cached(signed) => signed.content(),
+        Found::New(decoded, _) => decoded.unverified(),
+    };
+    if let Some(by) = view.revocations().revoked_unverified(content) {
+        return Err(Reject::Revoked(by));
+    }
+    let number = content.claims.key;
+    let key = view.key(number, now).ok_or(Reject::UnknownKey(number))?;
+    match found {
+        Found::Cached(signed) if signed.key == *key => Ok(signed),
+        Found::Cached(_) => Err(Reject::UnknownKey(number)),
+        Found::New(decoded, digest) => {
+            Signed::check(*decoded, digest, key).map_err(Reject::BadSignature)
+        }
+    }
+}
+
+/// Revocation by what the signatures vouch for, then epoch and time.
+fn check_standing(token: &Signed, view: &GatewayView, now: Timestamp) -> Result<(), Reject> {
+    token.check_revoked(view)?;
+    let claims = &token.content().claims;
+    if claims.issued_at > now.plus(ISSUED_AHEAD) {
+        return Err(Reject::NotYet);
+    }
+    token.check_ended(now)
+}

@@ -1,0 +1,196 @@
+//! A token that cleared an attempt, and the handle that says when it no longer does.
+
+use std::sync::Arc;
+
+use super::{Call, fresh};
+use crate::caveat::Caveat;
+use crate::claims::{Claims, Record};
+use crate::feed::{Ended, Enforcer, GatewayView};
+use crate::holder::HolderKey;
+use crate::reject::Reject;
+use crate::revocations::Revoked;
+use crate::time::{Clock, Timestamp};
+use crate::wire::{BadSignature, Checked, Content, Decoded};
+
+/// A token whose signatures are good, by `key`.
+pub(super) struct Signed {
+    pub(super) digest: [u8; 32],
+    pub(super) key: HolderKey,
+    checked: Checked,
+}
+
+impl Signed {
+    pub(super) fn check(
+        decoded: Decoded,
+        digest: [u8; 32],
+        key: &HolderKey,
+    ) -> Result<Arc<Self>, BadSignature> {
+        let checked = decoded.check(key.verifying_key())?;
+        Ok(Arc::new(Self { digest, key: *key, checked }))
+    }
+
+    pub(super) const fn content(&self) -> &Content {
+        self.checked.content()
+    }
+
+    /// Revocation, then the epoch.
+    pub(super) fn check_revoked(&self, view: &GatewayView) -> Result<(), Reject> {
+        let content = self.content();
+        if let Some(by) = view.revocations().revoked(content) {
+            return Err(Reject::Revoked(by));
+        }
+        if content.record.epoch == view.epoch() { Ok(()) } else { Err(Reject::OtherEpoch) }
+    }
+
+    /// The end of its life, without tolerance.
+    pub(super) fn check_ended(&self, now: Timestamp) -> Result<(), Reject> {
+        if now < self.content().claims.expires_at { Ok(()) } else { Err(Reject::Expired) }
+    }
+
+    /// The end of its life or of a holder's caveat, whichever is first.
+    fn ends_at(&self) -> Timestamp {
+        let before = |caveat: &Caveat| match caveat {
+            Caveat::Before(end) => Some(*end),
+            Caveat::Operation(_)
+            | Caveat::Resource(_)
+            | Caveat::Below(_)
+            | Caveat::Gateway(_)
+            | Caveat::Task(_)
+            | Caveat::Argument(_) => None,
+        };
+        let content = self.content();
+        let caveats = content.caveats().filter_map(before);
+        caveats.fold(content.claims.expires_at, Timestamp::min)
+    }
+}
+
+/// A use that was judged, with all that is needed to judge it again.
+pub(super) struct Held {
+    pub(super) enforcer: Arc<Enforcer>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) token: Arc<Signed>,
+    pub(super) call: Arc<Call>,
+}
+
+impl Held {
+    /// Looks at the present state, after `before` has been looked at for all but locks.
+    pub(super) fn look_after(&self, before: &Arc<GatewayView>) -> Result<(), Reject> {
+        let view = fresh(&self.enforcer, self.clock.uptime())?;
+        if Arc::ptr_eq(before, &view) { self.check_locked(&view) } else { self.stands(&view) }
+    }
+
+    /// Looks at the present state: freshness, revocation, epoch, locks, end.
+    fn look(&self) -> Result<(), Reject> {
+        let view = fresh(&self.enforcer, self.clock.uptime())?;
+        self.stands(&view)?;
+        self.token.check_ended(self.clock.now())
+    }
+
+    /// Whether `view` takes it back or locks it.
+    fn stands(&self, view: &GatewayView) -> Result<(), Reject> {
+        self.token.check_revoked(view)?;
+        self.check_locked(view)
+    }
+
+    fn check_locked(&self, view: &GatewayView) -> Result<(), Reject> {
+        let claims = &self.token.content().claims;
+        match view.revocations().locked(claims, &self.call.resource) {
+            Some(lock) => Err(Reject::Locked(lock)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Proof that a token cleared an attempt: what was asked, by whom, and until when it may run.
+///
+/// Built by [`super::Verifier::verify`] alone, or by the broker's answer to a
+/// [`super::MustAsk`]. Its fields are private, so that nothing else can make one:
+///
+/// ```compile_fail
+/// use dayfly_verifier::verify::Verified;
+/// let forged = Verified { held: todo!() };
+/// ```
+///
+/// ```compile_fail
+/// use dayfly_verifier::verify::Verified;
+/// let forged = Verified::new(todo!());
+/// ```
+#[derive(Clone)]
+pub struct Verified {
+    held: Arc<Held>,
+}
+
+impl Verified {
+    pub(super) fn new(held: Held) -> Self {
+        Self { held: Arc::new(held) }
+    }
+
+    /// What was judged. Handlers take operation, resource and arguments from here, and from
+    /// nowhere else in the request.
+    #[must_use]
+    pub fn call(&self) -> &Call {
+        &self.held.call
+    }
+
+    /// What the token says.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.held.token.content().claims
+    }
+
+    /// Where in the journal the token is recorded.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        self.held.token.content().record
+    }
+
+    /// The handle by which a use that runs on learns that it must end.
+    #[must_use]
+    pub fn cancellation(&self) -> Cancellation {
+        Cancellation { held: Arc::clone(&self.held) }
+    }
+}
+
+/// Says when a use that was verified must end: on revocation, lock, expiry and staleness.
+///
+/// It looks at the state itself, so that there is no moment at which a change could be missed.
+#[derive(Clone)]
+pub struct Cancellation {
+    held: Arc<Held>,
+}
+
+impl Cancellation {
+    /// Why the use must end, if it must.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reject> {
+        self.held.look().err().or_else(|| {
+            let over = self.held.clock.now() >= self.held.token.ends_at();
+            over.then_some(Reject::Expired)
+        })
+    }
+
+    /// Whether the use must end.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.reason().is_some()
+    }
+
+    /// Waits until the use must end.
+    ///
+    /// The use is registered before the state is looked at, so that nothing can fall between.
+    /// Expiry and staleness are noticed when whoever follows the feed calls [`Enforcer::tick`].
+    pub async fn cancelled(&self) -> Reject {
+        let held = Arc::clone(&self.held);
+        let stands = move |view: &GatewayView| held.stands(view).is_ok();
+        let running = self.held.enforcer.register(self.held.token.ends_at(), stands);
+        if let Some(reason) = self.reason() {
+            return reason;
+        }
+        let ended = running.wait().await;
+        self.reason().unwrap_or(match ended {
+            Ended::Revoked => Reject::Revoked(Revoked::Token),
+            Ended::Expired => Reject::Expired,
+            Ended::Stale => Reject::Stale,
+        })
+    }
+}
