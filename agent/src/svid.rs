@@ -27,6 +27,8 @@ pub struct Peer {
     pub key: Option<HolderKey>,
     /// SHA-256 over the certificate's public key info: names the certificate's key, of any kind.
     pub key_digest: [u8; 32],
+    /// When the certificate begins.
+    pub from: Timestamp,
     /// When the certificate ends, and the connection with it.
     pub until: Timestamp,
 }
@@ -168,6 +170,13 @@ fn path_error(error: webpki::Error) -> SvidError {
     }
 }
 
+/// Whether an ID is kept for brokers: `spiffe://trust-domain/dayfly/broker`, or below it. The
+/// authority never gives one to anybody else.
+#[must_use]
+pub fn is_broker(id: &SpiffeId) -> bool {
+    id.segments().take(2).eq(["dayfly", "broker"])
+}
+
 /// What a leaf says, by the rules of the X.509-SVID standard (sections 2 and 4). Says nothing
 /// about who vouches for it.
 pub fn read_leaf(der: &CertificateDer<'_>) -> Result<Peer, SvidError> {
@@ -193,9 +202,12 @@ pub fn read_leaf(der: &CertificateDer<'_>) -> Result<Peer, SvidError> {
     let key_info = cert.public_key();
     let ed25519 = key_info.algorithm.algorithm.to_id_string() == ED25519;
     let key = HolderKey::from_slice(&key_info.subject_public_key.data).ok().filter(|_| ed25519);
-    let until = u64::try_from(cert.validity().not_after.timestamp()).unwrap_or(0);
-    let until = Timestamp::from_secs(until).map_err(|_| SvidError::Malformed)?;
-    Ok(Peer { id, key, key_digest: Sha256::digest(key_info.raw).into(), until })
+    let time = |time: x509_parser::time::ASN1Time| {
+        let secs = u64::try_from(time.timestamp()).map_err(|_| SvidError::Malformed)?;
+        Timestamp::from_secs(secs).map_err(|_| SvidError::Malformed)
+    };
+    let (from, until) = (time(cert.validity().not_before)?, time(cert.validity().not_after)?);
+    Ok(Peer { id, key, key_digest: Sha256::digest(key_info.raw).into(), from, until })
 }
 
 fn uri<'a>(name: &GeneralName<'a>) -> Option<&'a str> {

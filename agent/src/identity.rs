@@ -1,0 +1,295 @@
+//! The identity directory: who a process is, between its runs.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `svid.pem` | the certificate, the leaf first |
+//! | `key.pem` | its private key (PKCS#8), mode 0600 |
+//! | `bundle.pem` | the roots of the trust domain |
+//! | `identity.toml` | the brokers: their exact SPIFFE IDs and where they listen |
+//! | `next-key.pem`, `next.csr` | a renewal under way: asked for again as it was, it is the same one |
+//!
+//! A key never leaves its directory. At renewal the certificate is replaced first; a directory
+//! whose certificate belongs to the next key is one step behind, and is read as if it were not.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use dayfly_proto::v1::Svid;
+use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::spiffe::SpiffeId;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::Zeroizing;
+
+use crate::files::{self, FileError};
+use crate::svid::{TrustBundle, read_leaf};
+use crate::tls::Identity;
+
+/// Why an identity directory is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// There is none.
+    #[error("there is no identity in `{}`", .0.display())]
+    Missing(PathBuf),
+    /// There is one already.
+    #[error("`{}` already holds an identity", .0.display())]
+    Taken(PathBuf),
+    /// A file of it cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// What it holds is not an identity.
+    #[error("`{}` is refused: {reason}", .path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The rule that it breaks.
+        reason: Invalid,
+    },
+    /// No key could be made.
+    #[error("cannot make a key: {0}")]
+    Key(String),
+}
+
+/// A key that has no certificate yet, and the request for one.
+pub struct NewKey {
+    pem: Zeroizing<String>,
+    csr: Vec<u8>,
+}
+
+impl NewKey {
+    /// A fresh Ed25519 key. Its request carries a random name, so that no two requests are alike:
+    /// the authority takes nothing but the key from it.
+    pub fn generate() -> Result<Self, IdentityError> {
+        let failed = |error: rcgen::Error| IdentityError::Key(error.to_string());
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(failed)?;
+        let mut params = rcgen::CertificateParams::default();
+        let mut name = [0; 16];
+        getrandom::fill(&mut name).map_err(|error| IdentityError::Key(error.to_string()))?;
+        params.distinguished_name.push(rcgen::DnType::CommonName, hex::encode(name));
+        let csr = params.serialize_request(&key).map_err(failed)?.der().to_vec();
+        Ok(Self { pem: Zeroizing::new(key.serialize_pem()), csr })
+    }
+
+    /// The PKCS#10 request, in DER.
+    #[must_use]
+    pub fn csr(&self) -> &[u8] {
+        &self.csr
+    }
+}
+
+/// Which SVID is kept.
+pub(crate) enum Keep<'a> {
+    /// The first, with the address of the broker that gave it.
+    First {
+        /// `host:port`.
+        address: String,
+    },
+    /// One for the same ID as this.
+    After(&'a Identity),
+}
+
+/// An identity directory.
+#[derive(Debug, Clone)]
+pub struct IdentityDir {
+    path: PathBuf,
+}
+
+/// `identity.toml`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Brokers {
+    /// Their exact SPIFFE IDs: a server with another one is not spoken to.
+    brokers: Vec<String>,
+    /// Where they listen, as `host:port`, in order of preference.
+    addresses: Vec<String>,
+}
+
+impl IdentityDir {
+    /// A directory that holds an identity.
+    pub fn open(path: &Path) -> Result<Self, IdentityError> {
+        let dir = Self { path: path.to_owned() };
+        if dir.file("svid.pem").exists() { Ok(dir) } else { Err(IdentityError::Missing(dir.path)) }
+    }
+
+    /// A directory that is to hold one, and does not yet.
+    pub fn create(path: &Path) -> Result<Self, IdentityError> {
+        files::private_dir(path)?;
+        let dir = Self { path: path.to_owned() };
+        if dir.file("svid.pem").exists() { Err(IdentityError::Taken(dir.path)) } else { Ok(dir) }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The identity that it holds.
+    pub fn load(&self) -> Result<Identity, IdentityError> {
+        let chain = self.certificates("svid.pem")?;
+        let domain = self.leaf_id(&chain)?;
+        let roots = self.certificates("bundle.pem")?;
+        let bundle = TrustBundle::new(domain.trust_domain(), roots);
+        let bundle = bundle.map_err(self.invalid("bundle.pem"))?;
+        let with = |key: &str| {
+            let pem = files::read_secret(&self.file(key))?;
+            let key = PrivateKeyDer::from_pem_slice(&pem)
+                .map_err(|_| self.invalid(key)(Invalid::new("key", "must be PKCS#8 in PEM")))?;
+            Identity::new(chain.clone(), &key, bundle.clone()).map_err(self.invalid("svid.pem"))
+        };
+        let loaded = with("key.pem");
+        if loaded.is_ok() || !self.file("next-key.pem").exists() {
+            return loaded;
+        }
+        with("next-key.pem").or(loaded)
+    }
+
+    /// The brokers: their exact SPIFFE IDs, and where they listen as `host:port`.
+    pub fn brokers(&self) -> Result<(Vec<SpiffeId>, Vec<String>), IdentityError> {
+        let text = files::read_text(&self.file("identity.toml"))?;
+        let refused = self.invalid("identity.toml");
+        let read = toml::from_str(&text).map_err(|error: toml::de::Error| {
+            Invalid::new("identity.toml", error.message().to_owned())
+        });
+        let checked = read.and_then(|Brokers { brokers, addresses }| {
+            let ids = brokers.iter().map(|id| id.parse()).collect::<Result<Vec<_>, _>>()?;
+            if ids.is_empty() || addresses.is_empty() {
+                return Err(Invalid::new("brokers", "must name at least one broker"));
+            }
+            Ok((ids, addresses))
+        });
+        checked.map_err(refused)
+    }
+
+    /// Keeps a new SVID with its key: it is written so that a crash leaves the old identity or the
+    /// new one.
+    pub(crate) fn keep(
+        &self,
+        svid: &Svid,
+        key: &NewKey,
+        what: Keep<'_>,
+    ) -> Result<Identity, IdentityError> {
+        let chain: Vec<_> = svid.chain_der.iter().map(der).collect();
+        let roots: Vec<_> = svid.trust_bundle_der.iter().map(der).collect();
+        let id = self.leaf_id(&chain)?;
+        let bundle = TrustBundle::new(id.trust_domain(), roots.clone());
+        let bundle = bundle.map_err(self.invalid("bundle.pem"))?;
+        let private = PrivateKeyDer::from_pem_slice(key.pem.as_bytes())
+            .map_err(|_| IdentityError::Key("it cannot be read back".to_owned()))?;
+        let identity = Identity::new(chain.clone(), &private, bundle);
+        let identity = identity.map_err(self.invalid("svid.pem"))?;
+        let addresses = match what {
+            Keep::First { address } => vec![address],
+            Keep::After(before) if before.id() == identity.id() => self.brokers()?.1,
+            Keep::After(_) => {
+                let other = Invalid::new("svid", "must have the same ID as the one before");
+                return Err(self.invalid("svid.pem")(other));
+            }
+        };
+        // A list of strings is written alike in JSON and in TOML.
+        let list = |texts: &[String]| serde_json::Value::from(texts).to_string();
+        let brokers =
+            format!("brokers = {}\naddresses = {}\n", list(&svid.brokers), list(&addresses));
+        files::write_secret(&self.file("next-key.pem"), key.pem.as_bytes())?;
+        files::write_public(&self.file("bundle.pem"), pem(&roots).as_bytes())?;
+        files::write_public(&self.file("identity.toml"), brokers.as_bytes())?;
+        files::write_public(&self.file("svid.pem"), pem(&chain).as_bytes())?;
+        files::write_secret(&self.file("key.pem"), key.pem.as_bytes())?;
+        for done in ["next.csr", "next-key.pem"] {
+            // What stays behind is the key in use: harmless, and replaced at the next renewal.
+            let _removed = std::fs::remove_file(self.file(done));
+        }
+        Ok(identity)
+    }
+
+    /// The key for the next SVID: the one of a renewal that was asked for and never answered, or
+    /// a new one, kept before it is used.
+    pub(crate) fn next_key(&self) -> Result<NewKey, IdentityError> {
+        let (key, csr) = (self.file("next-key.pem"), self.file("next.csr"));
+        if let (Ok(pem), Ok(csr)) = (files::read_secret(&key), files::read_trusted(&csr)) {
+            let pem = String::from_utf8(pem.to_vec()).map(Zeroizing::new);
+            if let Ok(pem) = pem {
+                return Ok(NewKey { pem, csr });
+            }
+        }
+        let new = NewKey::generate()?;
+        files::write_secret(&key, new.pem.as_bytes())?;
+        files::write_public(&csr, &new.csr)?;
+        Ok(new)
+    }
+
+    /// Keeps other processes from renewing the same SVID until the file is dropped.
+    pub(crate) fn lock(&self) -> Result<File, IdentityError> {
+        let path = self.file("lock");
+        let failed = |source| FileError::Io { verb: "write", path: path.clone(), source };
+        let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|error| failed(error.into()))?;
+        Ok(file)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn certificates(&self, name: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        let content = match files::read_trusted(&self.file(name)) {
+            Err(error) if error.is_missing() => {
+                return Err(IdentityError::Missing(self.path.clone()));
+            }
+            content => content?,
+        };
+        let certificates = CertificateDer::pem_slice_iter(&content).collect::<Result<Vec<_>, _>>();
+        certificates.map_err(|_| {
+            self.invalid(name)(Invalid::new("certificates", "must be certificates in PEM"))
+        })
+    }
+
+    fn leaf_id(&self, chain: &[CertificateDer<'_>]) -> Result<SpiffeId, IdentityError> {
+        let refused = |reason: String| self.invalid("svid.pem")(Invalid::new("svid", reason));
+        let leaf = chain.first().ok_or_else(|| refused("must hold a certificate".to_owned()))?;
+        read_leaf(leaf).map(|peer| peer.id).map_err(|error| refused(error.to_string()))
+    }
+
+    fn invalid(&self, name: &str) -> impl Fn(Invalid) -> IdentityError + use<> {
+        let path = self.file(name);
+        move |reason| IdentityError::Invalid { path: path.clone(), reason }
+    }
+}
+
+/// The generation of an SVID of the embedded authority: the last eight bytes of its serial number.
+#[must_use]
+pub fn generation(identity: &Identity) -> u64 {
+    let serial = identity.chain().first().and_then(|leaf| {
+        let (_, cert) = X509Certificate::from_der(leaf).ok()?;
+        cert.raw_serial().last_chunk::<8>().copied()
+    });
+    serial.map_or(0, u64::from_be_bytes)
+}
+
+/// The digest of the trust bundle that came with an SVID.
+pub(crate) fn bundle_digest(svid: &Svid) -> [u8; 32] {
+    TrustBundle::digest(&svid.trust_bundle_der.iter().map(der).collect::<Vec<_>>())
+}
+
+/// Certificates in PEM (RFC 7468).
+#[must_use]
+pub fn pem(certificates: &[CertificateDer<'_>]) -> String {
+    use base64::Engine as _;
+    let mut text = String::new();
+    for certificate in certificates {
+        let body = base64::engine::general_purpose::STANDARD.encode(certificate);
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in body.as_bytes().chunks(64) {
+            text.push_str(&String::from_utf8_lossy(line));
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
+}
+
+fn der(bytes: &bytes::Bytes) -> CertificateDer<'static> {
+    CertificateDer::from(bytes.to_vec())
+}

@@ -1,0 +1,141 @@
+//! The first SVID: a join string, handed over by an operator, is traded for it once.
+//!
+//! The secret in it goes to nobody but a broker whose trust bundle has the digest that the string
+//! names: before that is checked, nothing is sent.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dayfly_proto::v1::identity_service_client::IdentityServiceClient;
+use dayfly_proto::v1::{JoinRequest, JoinResponse};
+use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::time::Clock;
+use zeroize::Zeroizing;
+
+use crate::identity::{IdentityDir, Keep, NewKey};
+use crate::session::{OpenError, dial};
+use crate::tls::{Identity, connect_pinned};
+
+/// What begins a join string.
+const PREFIX: &str = "dayfly-join";
+
+/// `dayfly-join.ID.SECRET.HASH`: good for one join within ten minutes.
+pub struct JoinString {
+    /// Names it; no secret.
+    pub id: [u8; 8],
+    /// Who knows it may join.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// The digest of the trust bundle ([`crate::svid::TrustBundle::digest`]).
+    pub bundle: [u8; 32],
+}
+
+impl JoinString {
+    /// The text to hand over. It holds the secret.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let Self { id, secret, bundle } = self;
+        let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(&secret[..]));
+        let bundle = URL_SAFE_NO_PAD.encode(bundle);
+        Zeroizing::new(format!("{PREFIX}.{}.{}.{bundle}", hex::encode(id), *secret))
+    }
+}
+
+impl FromStr for JoinString {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refused = || Invalid::new("join_string", "must be `dayfly-join.ID.SECRET.HASH`");
+        let mut parts = text.trim().split('.');
+        let mut next = || parts.next().ok_or_else(refused);
+        let (prefix, id, secret, bundle) = (next()?, next()?, next()?, next()?);
+        if prefix != PREFIX || parts.next().is_some() {
+            return Err(refused());
+        }
+        let mut read = Self { id: [0; 8], secret: Zeroizing::default(), bundle: [0; 32] };
+        hex::decode_to_slice(id, &mut read.id).map_err(|_| refused())?;
+        for (text, bytes) in [(secret, &mut *read.secret), (bundle, &mut read.bundle)] {
+            let written = URL_SAFE_NO_PAD.decode_slice(text, bytes).map_err(|_| refused())?;
+            if written != bytes.len() {
+                return Err(refused());
+            }
+        }
+        Ok(read)
+    }
+}
+
+impl fmt::Debug for JoinString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinString({})", hex::encode(self.id))
+    }
+}
+
+/// Trades `string` for an identity at the join address of a broker (`host:port`), and keeps it in
+/// the directory `dir`, which must not hold one yet.
+pub async fn join(
+    string: &JoinString,
+    address: &str,
+    dir: &Path,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Identity>, OpenError> {
+    let dir = IdentityDir::create(dir)?;
+    let key = NewKey::generate()?;
+    let tls = connect_pinned(string.bundle, &clock)
+        .map_err(|error| OpenError::Tls(address.to_owned(), error))?;
+    let channel = dial(address, tls).await?;
+    let request = JoinRequest {
+        join_id: hex::encode(string.id),
+        secret: string.secret.to_vec().into(),
+        csr_der: key.csr().to_vec().into(),
+    };
+    let answer = IdentityServiceClient::new(channel).join(request).await;
+    let JoinResponse { svid, broker_address } =
+        answer.map_err(OpenError::from_status)?.into_inner();
+    let svid = svid.ok_or(OpenError::Answer("it holds no SVID"))?;
+    if crate::identity::bundle_digest(&svid) != string.bundle {
+        return Err(OpenError::Answer("its trust bundle is not the one that the string names"));
+    }
+    let address = reachable(&broker_address, address);
+    let identity = dir.keep(&svid, &key, Keep::First { address })?;
+    Ok(Arc::new(identity))
+}
+
+/// Where the broker is reached from here: a broker that listens on every address of its host
+/// cannot know by which one; it is the one that was dialled.
+fn reachable(told: &str, dialled: &str) -> String {
+    let host = dialled.rsplit_once(':').map_or(dialled, |(host, _)| host);
+    match told.parse::<std::net::SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => format!("{host}:{}", address.port()),
+        Ok(_) | Err(_) => told.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn join_strings_are_read_as_they_are_written_and_in_no_other_form() {
+        let string = JoinString { id: [1; 8], secret: [2; 32].into(), bundle: [3; 32] };
+        let text = string.to_text();
+        let read: JoinString = text.parse().unwrap();
+        assert_eq!((read.id, *read.secret, read.bundle), ([1; 8], [2; 32], [3; 32]));
+        let short = text.replacen("AgIC", "", 1);
+        for bad in
+            ["", "dayfly-join", &text[1..], &text[..text.len() - 1], &short, &format!("{}.", *text)]
+        {
+            assert!(bad.parse::<JoinString>().is_err(), "{bad}");
+        }
+        assert!(!format!("{string:?}").contains("AgIC"), "the secret is printed");
+    }
+
+    #[test]
+    fn the_address_is_the_one_that_was_dialled_where_the_broker_cannot_know_it() {
+        assert_eq!(reachable("0.0.0.0:7443", "broker.test:7444"), "broker.test:7443");
+        assert_eq!(reachable("[::]:7443", "[::1]:7444"), "[::1]:7443");
+        assert_eq!(reachable("broker.test:7443", "127.0.0.1:7444"), "broker.test:7443");
+    }
+}

@@ -1,0 +1,273 @@
+//! A connection to the brokers under an identity, kept up and kept renewed.
+//!
+//! With TLS 1.3 a client that is refused learns it only after its side of the handshake is done,
+//! at its first call and in no clear words. Here every new connection waits for the first bytes
+//! of the broker, so that a refusal says what it means before anything is asked.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dayfly_proto::v1::RenewRequest;
+use dayfly_proto::v1::identity_service_client::IdentityServiceClient;
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::{Clock, Timestamp};
+use hyper_util::rt::TokioIo;
+use rustls::{AlertDescription, ClientConfig};
+use tokio::io::AsyncBufReadExt as _;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::identity::{IdentityDir, IdentityError, Keep, generation};
+use crate::tls::{Identity, Live, no_name};
+
+/// How long connecting to one address may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How often the renewal looks at the clock.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Why there is no connection.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OpenError {
+    /// The identity directory cannot be used.
+    #[error(transparent)]
+    Identity(Arc<IdentityError>),
+    /// The certificate has ended.
+    #[error("the identity `{0}` ended at {1}; join again")]
+    Ended(SpiffeId, Timestamp),
+    /// Nobody answers.
+    #[error("cannot reach the broker at `{0}`: {1}")]
+    Unreachable(String, Arc<io::Error>),
+    /// Somebody answers, but not one of the brokers that the identity names.
+    #[error("whoever answers at `{0}` is not a broker of ours: {1}")]
+    NotOurBroker(String, rustls::Error),
+    /// The broker does not accept the certificate.
+    #[error("the broker at `{0}` refuses our certificate: {1}")]
+    Refused(String, &'static str),
+    /// TLS failed in another way.
+    #[error("no secure connection to `{0}`: {1}")]
+    Tls(String, rustls::Error),
+    /// The broker answered with a refusal.
+    #[error("{}", .0.message())]
+    Status(Arc<Status>),
+    /// The broker's answer makes no sense.
+    #[error("the broker's answer is refused: {0}")]
+    Answer(&'static str),
+}
+
+impl From<IdentityError> for OpenError {
+    fn from(error: IdentityError) -> Self {
+        Self::Identity(Arc::new(error))
+    }
+}
+
+impl OpenError {
+    /// What a failed call means: where the connection was the reason, that is what it says.
+    #[must_use]
+    pub fn from_status(status: Status) -> Self {
+        Self::within(&status).unwrap_or_else(|| Self::Status(Arc::new(status)))
+    }
+
+    fn within(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(found.clone());
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    fn in_handshake(address: &str, error: io::Error) -> Self {
+        let address = address.to_owned();
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the library's enum is open")]
+        match inner.cloned() {
+            None => Self::Unreachable(address, Arc::new(error)),
+            Some(rustls::Error::AlertReceived(alert)) => Self::Refused(address, meaning(alert)),
+            Some(error @ rustls::Error::InvalidCertificate(_)) => {
+                Self::NotOurBroker(address, error)
+            }
+            Some(error) => Self::Tls(address, error),
+        }
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's enum is open")]
+fn meaning(alert: AlertDescription) -> &'static str {
+    match alert {
+        AlertDescription::CertificateExpired => "it is expired, or the clocks differ",
+        AlertDescription::UnknownCA => "it belongs to another trust domain or authority",
+        AlertDescription::CertificateRequired => "there was none",
+        AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
+            "it breaks a rule; the broker's log says which"
+        }
+        _ => "the broker's log says why",
+    }
+}
+
+/// A connection to the brokers under the identity of a directory.
+#[derive(Debug)]
+pub struct Session {
+    dir: IdentityDir,
+    live: Live,
+    addresses: Vec<String>,
+    tls: Arc<ClientConfig>,
+    channel: ArcSwap<Channel>,
+}
+
+impl Session {
+    /// Connects as the identity in `dir`. Renews it first where half of its life is over.
+    pub async fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Self>, OpenError> {
+        let dir = IdentityDir::open(dir)?;
+        let (identity, (brokers, addresses)) = (dir.load()?, dir.brokers()?);
+        if identity.until() <= clock.now() {
+            return Err(OpenError::Ended(identity.id().clone(), identity.until()));
+        }
+        let live = Live::new(identity, clock);
+        let tls = live.connect_to(brokers);
+        let tls = Arc::new(tls.map_err(|error| OpenError::Tls(addresses.join(", "), error))?);
+        let channel = connect(&addresses, tls.clone()).await?;
+        let channel = ArcSwap::from_pointee(channel);
+        let session = Arc::new(Self { dir, live, addresses, tls, channel });
+        if session.is_due()
+            && let Err(error) = session.renew().await
+        {
+            tracing::warn!(%error, "the identity could not be renewed");
+        }
+        Ok(session)
+    }
+
+    /// The channel for calls. Take it anew for each call: after a renewal it is another one.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        Channel::clone(&self.channel.load())
+    }
+
+    /// The present identity.
+    #[must_use]
+    pub fn identity(&self) -> Arc<Identity> {
+        self.live.get()
+    }
+
+    /// The identity as handshakes look it up: for serving under it, too.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Renews the identity whenever half of its life is over. Ends only where it cannot be renewed
+    /// any more, and says why.
+    pub async fn keep_renewed(&self) -> OpenError {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if !self.is_due() {
+                continue;
+            }
+            match self.renew().await {
+                Ok(()) => {}
+                Err(OpenError::Status(status)) if status.code() == Code::PermissionDenied => {
+                    return OpenError::Status(status);
+                }
+                Err(error) => {
+                    let now = self.live.clock().now();
+                    let identity = self.identity();
+                    if identity.until() <= now {
+                        return OpenError::Ended(identity.id().clone(), identity.until());
+                    }
+                    tracing::warn!(%error, "the identity could not be renewed; trying again");
+                }
+            }
+        }
+    }
+
+    /// Renews the identity now; or takes over the one that another process renewed meanwhile.
+    pub async fn renew(&self) -> Result<(), OpenError> {
+        let dir = self.dir.clone();
+        let locked = tokio::task::spawn_blocking(move || dir.lock()).await;
+        let _locked = locked.map_err(|_| OpenError::Answer("the lock could not be taken"))??;
+        let before = self.identity();
+        let stored = self.dir.load()?;
+        if stored.until() > before.until() {
+            self.adopt(stored).await?;
+            return Ok(());
+        }
+        let key = self.dir.next_key()?;
+        let request =
+            RenewRequest { csr_der: key.csr().to_vec().into(), generation: generation(&before) };
+        let answer = IdentityServiceClient::new(self.channel()).renew(request).await;
+        let svid = answer.map_err(OpenError::from_status)?.into_inner().svid;
+        let svid = svid.ok_or(OpenError::Answer("it holds no SVID"))?;
+        let renewed = self.dir.keep(&svid, &key, Keep::After(&before))?;
+        self.adopt(renewed).await
+    }
+
+    fn is_due(&self) -> bool {
+        let peer = self.identity();
+        let peer = peer.as_peer();
+        let half = peer.until.since(peer.from).checked_div(2).unwrap_or_default();
+        self.live.clock().now() >= peer.from.plus(half)
+    }
+
+    /// What runs on the old connection runs on until the old certificate ends.
+    async fn adopt(&self, identity: Identity) -> Result<(), OpenError> {
+        self.live.set(identity);
+        self.channel.store(Arc::new(connect(&self.addresses, self.tls.clone()).await?));
+        Ok(())
+    }
+}
+
+/// A channel to the one broker at `address`.
+pub(crate) async fn dial(address: &str, tls: ClientConfig) -> Result<Channel, OpenError> {
+    connect(&[address.to_owned()], Arc::new(tls)).await
+}
+
+/// A channel to the first of the addresses where a broker answers; it reconnects by itself.
+async fn connect(addresses: &[String], tls: Arc<ClientConfig>) -> Result<Channel, OpenError> {
+    let addresses: Arc<[String]> = addresses.into();
+    let all = addresses.join(", ");
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let (addresses, tls) = (addresses.clone(), TlsConnector::from(tls.clone()));
+        async move {
+            let mut failed = OpenError::Answer("it names no address");
+            for address in &*addresses {
+                match connect_one(address, &tls).await {
+                    Ok(stream) => return Ok(TokioIo::new(stream)),
+                    Err(error) => failed = error,
+                }
+            }
+            Err(failed)
+        }
+    });
+    let endpoint = Endpoint::from_static("http://broker")
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_while_idle(true);
+    let connected = endpoint.connect_with_connector(connector).await;
+    connected.map_err(|error| match OpenError::within(&error) {
+        Some(known) => known,
+        None => OpenError::Unreachable(all, Arc::new(io::Error::other(error))),
+    })
+}
+
+async fn connect_one(address: &str, tls: &TlsConnector) -> Result<TlsStream<TcpStream>, OpenError> {
+    let connecting = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let mut stream = tls.connect(no_name(), stream).await?;
+        if stream.fill_buf().await?.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(stream)
+    };
+    let connected = tokio::time::timeout(CONNECT, connecting).await;
+    connected
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|error| OpenError::in_handshake(address, error))
+}
