@@ -3,16 +3,36 @@
 //! before the batch that it belongs to is durable, refusals and repeats included.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dayfly_verifier::time::{Clock, Timestamp};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use crate::core::command::{Caller, Command};
+use crate::core::decide::decide;
 use crate::core::denial::Denial;
-use crate::core::event::Head;
-use crate::core::state::State;
-use crate::journal::{Journal, JournalError, Recorded};
+use crate::core::event::{Actor, Entry, Event, Head};
+use crate::core::limits::Limits;
+use crate::core::state::{Corrupt, State};
+use crate::journal::{Journal, JournalError, NotThatHead, Recorded, StoredEntry};
+
+/// The most commands that are decided and made durable together.
+const BATCH: usize = 256;
+/// How many commands may wait, in each lane.
+const QUEUE: usize = 4096;
+/// How many entries are read at once.
+const CHUNK: usize = 1024;
+/// How long a batch is tried.
+const GIVE_UP: Duration = Duration::from_secs(2);
+/// How long to wait before a store that failed is tried again.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often the log is looked at without a hint.
+const POLL: Duration = Duration::from_millis(200);
+/// How far the clock may be behind the log.
+const SKEW: Duration = Duration::from_secs(2);
 
 /// Why a command was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +57,9 @@ pub enum Fault {
     /// This broker's clock is behind the log by more than two seconds.
     #[error("the clock of this broker is off")]
     ClockOff,
+    /// What was decided cannot be: a defect of the broker. Nothing was written.
+    #[error("the broker could not do this")]
+    Impossible,
     /// This broker has stopped deciding.
     #[error("this broker has stopped")]
     Stopped,
@@ -62,16 +85,44 @@ struct Waiting {
 pub struct Deciding {
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
-    last_at: Timestamp,
+    giving: mpsc::Receiver<Waiting>,
+    taking: mpsc::Receiver<Waiting>,
+    hint: watch::Receiver<()>,
+    published: Arc<ArcSwap<Recorded<Arc<State>>>>,
+    heads: watch::Sender<Head>,
+    /// The newest durable state.
+    base: Recorded<Arc<State>>,
+}
+
+/// What becomes of each command of a batch.
+type Outcomes = Vec<Result<(), Failure>>;
+
+/// What a batch makes happen, before it is durable.
+struct Decided {
+    state: State,
+    entries: Vec<StoredEntry>,
+    outcomes: Outcomes,
 }
 
 impl Sequencer {
     /// Folds the whole log of `journal`. Any error of the log itself means: do not serve.
     pub async fn start(
-        _journal: Arc<dyn Journal>,
-        _clock: Arc<dyn Clock>,
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
     ) -> Result<(Self, Deciding), JournalError> {
-        Err(JournalError::Unavailable("not written yet".into()))
+        let base = Recorded::nothing(limits);
+        let published = Arc::new(ArcSwap::from_pointee(base.clone()));
+        let (heads, moved) = watch::channel(base.head);
+        let (to_giving, giving) = mpsc::channel(QUEUE);
+        let (to_taking, taking) = mpsc::channel(QUEUE);
+        let hint = journal.moved();
+        let sequencer =
+            Self { giving: to_giving, taking: to_taking, published: Arc::clone(&published), moved };
+        let mut deciding =
+            Deciding { journal, clock, giving, taking, hint, published, heads, base };
+        deciding.follow(None).await?;
+        Ok((sequencer, deciding))
     }
 
     /// The newest durable state. Never waits.
@@ -90,25 +141,260 @@ impl Sequencer {
     /// that has it: take the answer from there.
     ///
     /// [`Denial::Reevaluate`] means that policy was asked about another state than the present
-    /// one: ask it about [`Self::state`] and submit again.
+    /// one: ask it about [`Self::state`] and submit again. A caller that stops waiting may find
+    /// its command done or not.
     pub async fn submit(
         &self,
         command: Command,
         caller: Caller,
     ) -> Result<Recorded<Arc<State>>, Failure> {
+        let lane = if takes_away(&command) { &self.taking } else { &self.giving };
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { command, caller, answer };
-        self.giving.try_send(waiting).map_err(|_| Fault::Busy)?;
+        lane.try_send(Waiting { command, caller, answer }).map_err(|refused| match refused {
+            TrySendError::Full(_) => Fault::Busy,
+            TrySendError::Closed(_) => Fault::Stopped,
+        })?;
         answered.await.map_err(|_| Fault::Stopped)?
+    }
+}
+
+/// Whether `command` only takes away: such commands come first in every batch, and are decided
+/// even when the clock is off.
+const fn takes_away(command: &Command) -> bool {
+    match command {
+        Command::Deny(..)
+        | Command::Withdraw(..)
+        | Command::Complete(..)
+        | Command::Cancel(..)
+        | Command::Revoke(..) => true,
+        Command::File(..)
+        | Command::Approve(..)
+        | Command::Exchange(..)
+        | Command::Redeem(..)
+        | Command::Apply(..)
+        | Command::AddKey { .. } => false,
     }
 }
 
 impl Deciding {
     /// Decides until no [`Sequencer`] is left, or until the log turns out to be one that this
     /// broker must not go on from.
-    pub async fn run(self) -> Result<(), JournalError> {
-        let Self { journal, clock, last_at } = self;
-        let _ = (journal, clock.now().max(last_at));
+    pub async fn run(mut self) -> Result<(), JournalError> {
+        let mut poll = tokio::time::interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = self.taking.recv() => Some(first),
+                first = self.giving.recv() => Some(first),
+                Ok(()) = self.hint.changed() => None,
+                _ = poll.tick() => None,
+            };
+            match first {
+                Some(Some(first)) => {
+                    let batch = self.fill(first);
+                    self.settle(batch).await?;
+                }
+                Some(None) => return Ok(()),
+                None => self.look_around().await?,
+            }
+        }
+    }
+
+    /// Folds what other brokers appended. A store that cannot be read now is read later.
+    async fn look_around(&mut self) -> Result<(), JournalError> {
+        match self.follow(None).await {
+            Err(error) if !error.is_fatal() => {
+                tracing::warn!(%error, "the journal cannot be read");
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// `first` and what else waits, what takes away before all else.
+    fn fill(&mut self, first: Waiting) -> Vec<Waiting> {
+        let (mut batch, mut later) = (Vec::new(), Vec::new());
+        if takes_away(&first.command) { &mut batch } else { &mut later }.push(first);
+        while batch.len() < BATCH
+            && let Ok(waiting) = self.taking.try_recv()
+        {
+            batch.push(waiting);
+        }
+        batch.append(&mut later);
+        while batch.len() < BATCH
+            && let Ok(waiting) = self.giving.try_recv()
+        {
+            batch.push(waiting);
+        }
+        batch
+    }
+
+    /// Decides a batch until it is durable or the time is up, then answers, never before.
+    async fn settle(&mut self, mut batch: Vec<Waiting>) -> Result<(), JournalError> {
+        // Nobody waits for these any more, and nothing was promised.
+        batch.retain(|waiting| !waiting.answer.is_closed());
+        if self.clock.now().plus(SKEW) < self.base.time {
+            let off = batch.extract_if(.., |waiting| !takes_away(&waiting.command));
+            off.for_each(|waiting| waiting.answer(Err(Fault::ClockOff.into())));
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + GIVE_UP;
+        let mut doubt = None;
+        loop {
+            let attempt = timeout_at(deadline, self.attempt(&batch, &mut doubt)).await;
+            let error = match attempt.unwrap_or_else(|late| Err(timed_out(late))) {
+                Ok(outcomes) => {
+                    for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+                        waiting.answer(outcome.map(|()| self.base.clone()));
+                    }
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            if error.is_fatal() {
+                batch.into_iter().for_each(|waiting| waiting.answer(Err(Fault::Stopped.into())));
+                return Err(error);
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!(%error, commands = batch.len(), "a batch was given up");
+                let unavailable = |waiting: Waiting| waiting.answer(Err(Fault::Unavailable.into()));
+                batch.into_iter().for_each(unavailable);
+                return Ok(());
+            }
+            if error != JournalError::Conflict {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Decides the batch on the newest state and makes it durable, once. `doubt` holds an earlier
+    /// decision of which it is not known whether it stands: that is found out first.
+    async fn attempt(
+        &mut self,
+        batch: &[Waiting],
+        doubt: &mut Option<Decided>,
+    ) -> Result<Outcomes, JournalError> {
+        if let Some(doubted) = &*doubt {
+            self.journal.confirm().await?;
+            let stands = self.follow(Some(doubted.state.head)).await?;
+            if let Some(doubted) = doubt.take().filter(|_| stands) {
+                return Ok(doubted.outcomes);
+            }
+        }
+        let decided = self.decide(batch)?;
+        if decided.entries.is_empty() {
+            // Repeats and refusals are answers too: they must not come from a state that another
+            // broker has moved on from.
+            let head = self.journal.confirm().await?;
+            if *head == self.base.head {
+                return Ok(decided.outcomes);
+            }
+            self.follow(None).await?;
+            return Err(JournalError::Conflict);
+        }
+        match self.journal.append(&self.base.head, &decided.entries).await {
+            Ok(receipt) => {
+                self.hint.mark_unchanged();
+                self.publish(&receipt, decided.state)?;
+                Ok(decided.outcomes)
+            }
+            Err(JournalError::Conflict) => {
+                self.follow(None).await?;
+                Err(JournalError::Conflict)
+            }
+            Err(JournalError::Unknown(why)) => {
+                *doubt = Some(decided);
+                Err(JournalError::Unknown(why))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Decides the batch in order, each command on what the ones before it made happen.
+    fn decide(&self, batch: &[Waiting]) -> Result<Decided, JournalError> {
+        let now = self.clock.now().max(self.base.time);
+        let state = State::clone(&self.base);
+        let mut decided = Decided { state, entries: Vec::new(), outcomes: Vec::new() };
+        for Waiting { command, caller, .. } in batch {
+            let outcome = match decide(&decided.state, command, caller, now) {
+                Ok((by, events)) => decided.record(&by, now, events)?,
+                Err(denial) => Err(denial.into()),
+            };
+            decided.outcomes.push(outcome);
+        }
+        Ok(decided)
+    }
+
+    /// Folds all that the log has beyond the published state, and says whether `sought` was in it.
+    async fn follow(&mut self, sought: Option<Head>) -> Result<bool, JournalError> {
+        let mut state = State::clone(&self.base);
+        let (mut found, mut receipt) = (false, None);
+        loop {
+            let entries = self.journal.read(&state.head, CHUNK).await?;
+            for stored in &entries {
+                let entry = stored.decode(&state.head)?;
+                state.apply(*stored.head(), &entry).map_err(|Corrupt { seq, rule }| {
+                    JournalError::Corrupt { seq, rule: format!("cannot stand there: {rule}") }
+                })?;
+                found |= sought == Some(*stored.head());
+            }
+            receipt = entries.last().and_then(|last| last.project(|e| Some(e.head()))).or(receipt);
+            if entries.len() < CHUNK {
+                break;
+            }
+        }
+        if let Some(receipt) = receipt {
+            self.publish(&receipt, state)?;
+        }
+        Ok(found)
+    }
+
+    fn publish(&mut self, receipt: &Recorded<Head>, state: State) -> Result<(), JournalError> {
+        self.base = Recorded::at(receipt, Arc::new(state)).map_err(|e: NotThatHead| {
+            JournalError::Corrupt { seq: receipt.seq, rule: e.to_string() }
+        })?;
+        self.published.store(Arc::new(self.base.clone()));
+        self.heads.send_replace(self.base.head);
         Ok(())
     }
+}
+
+impl Decided {
+    /// Adds what one command makes happen, all of it or nothing.
+    fn record(
+        &mut self,
+        by: &Actor,
+        at: Timestamp,
+        events: Vec<Event>,
+    ) -> Result<Result<(), Failure>, JournalError> {
+        let mut state = self.state.clone();
+        let count = self.entries.len();
+        for event in events {
+            let entry = Entry { by: by.clone(), at, policy: state.bundle, event };
+            let stored = StoredEntry::after(&state.head, &entry)?;
+            if let Err(error) = state.apply(*stored.head(), &entry) {
+                // A rule decided what the fold holds for impossible: nothing of it is written.
+                tracing::error!(%error, "a decision was dropped");
+                self.entries.truncate(count);
+                return Ok(Err(Fault::Impossible.into()));
+            }
+            self.entries.push(stored);
+        }
+        self.state = state;
+        Ok(Ok(()))
+    }
+}
+
+impl Waiting {
+    fn answer(self, answer: Result<Recorded<Arc<State>>, Failure>) {
+        // The client may have gone.
+        let _ = self.answer.send(answer);
+    }
+}
+
+fn timed_out(late: tokio::time::error::Elapsed) -> JournalError {
+    JournalError::Unknown(format!("the store did not answer in time: {late}"))
 }

@@ -14,7 +14,7 @@ use dayfly_verifier::wire::{self, IssueError, LocalSigner, Token, TokenSigner};
 use serde::Deserialize;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use crate::core::event::Minted;
+use crate::core::case::Minted;
 use crate::journal::Recorded;
 
 /// The token-signing keys of this broker.

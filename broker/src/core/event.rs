@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use dayfly_verifier::claims::{Claims, Record};
+use dayfly_verifier::claims::Claims;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
     BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, PersonId, RequestDigest, Seq,
-    TaskId, TextDigest, TokenId, UseId,
+    TextDigest, TokenId, UseId,
 };
 pub use dayfly_verifier::request::Answer;
 use dayfly_verifier::request::{Request, Requirement, SignerKey};
@@ -230,15 +230,6 @@ pub struct Terms {
     pub uses: Option<NonZeroU32>,
     /// Whether each use is evaluated by the broker.
     pub online: bool,
-}
-
-/// What a token says, and where that stands in the log: all that its bytes are made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Minted {
-    /// What it says.
-    pub claims: Claims,
-    /// Where it was recorded.
-    pub record: Record,
 }
 
 /// How a request or grant came to its end.

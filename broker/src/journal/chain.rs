@@ -35,6 +35,7 @@ impl StoredEntry {
             | Event::Granted { .. }
             | Event::TokenRecorded { .. }
             | Event::ExchangeAnswered { .. }
+            | Event::ExchangeAnswered { .. }
             | Event::UseRedeemed { .. }
             | Event::Ended { .. }
             | Event::Revoked { .. } => before.epoch,

@@ -4,7 +4,7 @@
 mod chain;
 mod recorded;
 mod side;
-pub mod stored;
+mod stored;
 
 mod fault;
 mod memory;

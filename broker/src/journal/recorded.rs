@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::core::event::Head;
+use crate::core::limits::Limits;
 use crate::core::state::State;
 
 /// A value that is durably recorded: an answer of a journal, or a part of the fold of what a
@@ -49,9 +50,9 @@ impl Recorded<Arc<State>> {
         if state.head == receipt.0 { Ok(Self(state)) } else { Err(NotThatHead) }
     }
 
-    /// A state that holds what is recorded, and nothing else: the fold of no entries at all.
-    pub(crate) fn nothing() -> Self {
-        Self(Arc::new(State::default()))
+    /// The fold of no entries at all, which every log begins with.
+    pub(crate) fn nothing(limits: Limits) -> Self {
+        Self(Arc::new(State::new(limits)))
     }
 }
 
