@@ -1,7 +1,7 @@
 //! A store in memory, for tests and trials. It forgets everything with its process; otherwise it
 //! must behave as the durable ones do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -10,7 +10,6 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use tokio::sync::watch;
 
-use super::side::renewal;
 use super::{
     Bundles, FreeText, Invitation, Joins, Journal, JournalError, Recorded, Renewal, StoredEntry,
     Texts, chain,
@@ -30,12 +29,29 @@ struct Kept {
     texts: BTreeMap<TextDigest, FreeText>,
     bundles: BTreeMap<BundleDigest, Vec<u8>>,
     invitations: BTreeMap<[u8; 16], Invitation>,
-    documents: BTreeMap<SpiffeId, (u64, bool, [u8; 32])>,
+    documents: BTreeMap<(SpiffeId, u64), Document>,
+    locked: BTreeSet<SpiffeId>,
+}
+
+/// An identity document that was issued.
+struct Document {
+    key_hash: [u8; 32],
+    renewed_to: Option<u64>,
 }
 
 impl Kept {
     fn head(&self) -> Head {
         self.log.last().map_or(Head::ORIGIN, |entry| *entry.head())
+    }
+
+    /// Puts down a document of the next generation of an ID.
+    fn issue(&mut self, spiffe_id: &SpiffeId, key_hash: &[u8; 32]) -> u64 {
+        let of_id = (spiffe_id.clone(), 0)..=(spiffe_id.clone(), u64::MAX);
+        let last = self.documents.range(of_id).next_back().map_or(0, |((_, last), _)| *last);
+        let generation = last.saturating_add(1);
+        let document = Document { key_hash: *key_hash, renewed_to: None };
+        self.documents.insert((spiffe_id.clone(), generation), document);
+        generation
     }
 
     /// The entries after `after`, which must be in the log.
@@ -149,9 +165,12 @@ impl Joins for Memory {
         let Some(Invitation { spiffe_id, .. }) = kept.invitations.remove(id) else {
             return Ok(None);
         };
-        let last = kept.documents.get(&spiffe_id).map_or(0, |(generation, _, _)| *generation);
-        let generation = last.saturating_add(1);
-        kept.documents.insert(spiffe_id.clone(), (generation, false, *key_hash));
+        if kept.locked.remove(&spiffe_id) {
+            // Those of before stay in the count, but nobody can renew them.
+            let of_id = kept.documents.iter_mut().filter(|((id, _), _)| *id == spiffe_id);
+            of_id.for_each(|(_, document)| document.key_hash = [0; 32]);
+        }
+        let generation = kept.issue(&spiffe_id, key_hash);
         Ok(Some((spiffe_id, generation)))
     }
 
@@ -160,17 +179,31 @@ impl Joins for Memory {
         spiffe_id: &SpiffeId,
         generation: u64,
         key_hash: &[u8; 32],
+        next_key_hash: &[u8; 32],
     ) -> Result<Renewal, JournalError> {
         let mut kept = self.kept();
-        let Some(document) = kept.documents.get_mut(spiffe_id) else {
+        let document = kept.documents.get(&(spiffe_id.clone(), generation));
+        let Some(Document { renewed_to, .. }) = document.filter(|d| d.key_hash == *key_hash) else {
             return Ok(Renewal::Unknown);
         };
-        let renewal = renewal(*document, generation, key_hash);
-        match renewal {
-            Renewal::Granted(generation) => *document = (generation, false, *key_hash),
-            Renewal::Locked => document.1 = true,
-            Renewal::Unknown => {}
+        if kept.locked.contains(spiffe_id) {
+            return Ok(Renewal::Locked);
         }
-        Ok(renewal)
+        let Some(next) = *renewed_to else {
+            let next = kept.issue(spiffe_id, next_key_hash);
+            let document = kept.documents.get_mut(&(spiffe_id.clone(), generation));
+            document.into_iter().for_each(|document| document.renewed_to = Some(next));
+            return Ok(Renewal::Granted(next));
+        };
+        let again = kept.documents.get(&(spiffe_id.clone(), next));
+        if again.is_some_and(|document| document.key_hash == *next_key_hash) {
+            return Ok(Renewal::Granted(next));
+        }
+        kept.locked.insert(spiffe_id.clone());
+        Ok(Renewal::Locked)
+    }
+
+    async fn locked(&self) -> Result<BTreeSet<SpiffeId>, JournalError> {
+        Ok(self.kept().locked.clone())
     }
 }

@@ -1,6 +1,8 @@
 //! What is kept beside the log: free texts, which can be erased, the files of policy bundles, and
 //! what the embedded authority must remember. Must never decide: no right follows from any of it.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use dayfly_verifier::id::{BundleDigest, TextDigest};
 use dayfly_verifier::invalid::Invalid;
@@ -99,13 +101,15 @@ pub enum Renewal {
     /// The document may be issued; it is of this generation.
     Granted(u64),
     /// Its generation was renewed before, for another key: one of the two was stolen, and nothing
-    /// is renewed for this ID until it joins anew.
+    /// is renewed for this ID until somebody joins as it anew.
     Locked,
-    /// No document was ever issued for the ID, or not yet of this generation.
+    /// No such document was ever issued.
     Unknown,
 }
 
-/// What the embedded authority must remember.
+/// What the embedded authority must remember: of each ID the documents that were issued, by
+/// generation, each with its key and the one that it was renewed to. Several processes may hold
+/// documents of one ID; the generations of an ID are counted over all of them.
 #[async_trait]
 pub trait Joins: Send + Sync {
     /// Remembers an invitation, durably, and forgets those that have expired at `now`.
@@ -114,7 +118,8 @@ pub trait Joins: Send + Sync {
     /// Spends an invitation: exactly one of any number of takers gets it. `key_hash` is the
     /// SHA-256 of the public key that the document is issued for. Returns the SPIFFE ID and the
     /// generation of the document; `None` if there is no such invitation, its secret is another
-    /// one, or it has expired.
+    /// one, or it has expired. A locked ID is unlocked by it, and its earlier documents are
+    /// forgotten: none of them can be renewed.
     async fn join(
         &self,
         id: &[u8; 16],
@@ -123,29 +128,17 @@ pub trait Joins: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<(SpiffeId, u64)>, JournalError>;
 
-    /// Renews the document of `generation` for the key of `key_hash`. The same renewal again
-    /// answers the same; one of a generation that was renewed for another key locks the ID.
+    /// Renews the document of `generation`, which was issued for the key of `key_hash`, for the
+    /// key of `next_key_hash`. The same renewal again answers the same; one of a document that
+    /// was renewed for another key locks the ID.
     async fn renew(
         &self,
         spiffe_id: &SpiffeId,
         generation: u64,
         key_hash: &[u8; 32],
+        next_key_hash: &[u8; 32],
     ) -> Result<Renewal, JournalError>;
-}
 
-/// The rule of [`Joins::renew`], for both stores: what is answered to a renewal of `generation`
-/// where `current` and its key's hash were issued last.
-pub(super) fn renewal(
-    (current, locked, key): (u64, bool, [u8; 32]),
-    generation: u64,
-    key_hash: &[u8; 32],
-) -> Renewal {
-    let again = generation.checked_add(1) == Some(current) && key == *key_hash;
-    match generation.cmp(&current) {
-        std::cmp::Ordering::Less | std::cmp::Ordering::Equal if locked => Renewal::Locked,
-        std::cmp::Ordering::Equal => Renewal::Granted(current.saturating_add(1)),
-        std::cmp::Ordering::Less if again => Renewal::Granted(current),
-        std::cmp::Ordering::Less => Renewal::Locked,
-        std::cmp::Ordering::Greater => Renewal::Unknown,
-    }
+    /// The IDs that are locked.
+    async fn locked(&self) -> Result<BTreeSet<SpiffeId>, JournalError>;
 }
