@@ -1,18 +1,29 @@
 //! What a bundle says of one request.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use cedar_policy::{Context, Entities, EntityUid, Request as Ask};
 use dayfly_verifier::id::{PersonId, Purpose, TaskId};
-use dayfly_verifier::request::Request;
-use dayfly_verifier::scope::Scope;
+use dayfly_verifier::request::{Request, Requirement};
+use dayfly_verifier::resource::Operation;
+use dayfly_verifier::scope::{Right, Scope};
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 
 use crate::core::command::Filing;
+use crate::core::event::Terms;
 use crate::core::verdict::{Basis, Holdings, Outcome, Refusal, Verdict};
 
 use super::bundle::Bundle;
+use super::context::{self, Facts};
+use super::requirement::{DEFAULT_LEASE, Demand, unfillable};
+use super::resources::Point;
+use super::rules::{Kind, Rules, Ruling, errs};
+
+/// The most points (an operation on a declared resource) at which one request is decided.
+pub const MAX_POINTS: usize = 256;
 
 /// What is asked of a bundle: one request, at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -31,10 +42,21 @@ pub struct Question<'a> {
     pub purpose: &'a Purpose,
     /// The lease that is asked for; `None` for the default, cut to what policy allows.
     pub lifetime: Option<Duration>,
-    /// The number of uses that is asked for; `None` for what policy allows.
-    pub uses: Option<NonZeroU32>,
+    /// The number of uses that is asked for.
+    pub uses: Uses,
     /// The time of the decision.
     pub now: Timestamp,
+}
+
+/// How many uses are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uses {
+    /// Not said: one for what is destructive, else any number, cut to what policy allows.
+    Default,
+    /// As many.
+    AtMost(NonZeroU32),
+    /// Any number within the lease.
+    Unlimited,
 }
 
 impl<'a> Question<'a> {
@@ -50,13 +72,12 @@ impl<'a> Question<'a> {
             task,
             purpose,
             lifetime: *lifetime,
-            uses: *uses,
+            uses: uses.map_or(Uses::Default, Uses::AtMost),
             now,
         }
     }
 
-    /// About a request that was filed, or the grant that it became: before an approval, at an
-    /// exchange, and when a new bundle comes.
+    /// About a request that was filed: before an approval, and when a new bundle comes.
     #[must_use]
     pub fn of_request(request: &'a Request, now: Timestamp) -> Self {
         Self {
@@ -67,21 +88,216 @@ impl<'a> Question<'a> {
             task: &request.task,
             purpose: &request.purpose,
             lifetime: Some(request.lifetime),
-            uses: request.uses,
+            uses: request.uses.map_or(Uses::Unlimited, Uses::AtMost),
             now,
+        }
+    }
+
+    /// About the grant that a request became: at an exchange, and when a new bundle comes.
+    #[must_use]
+    pub fn of_grant(request: &'a Request, terms: &'a Terms, now: Timestamp) -> Self {
+        Self {
+            scope: &terms.scope,
+            lifetime: Some(terms.until.since(terms.from)),
+            uses: terms.uses.map_or(Uses::Unlimited, Uses::AtMost),
+            ..Self::of_request(request, now)
         }
     }
 }
 
 /// What `bundle` says, given what is held live and the version of the environment facts.
+///
+/// A request is decided at every point of every right, and the most restrictive answer holds: one
+/// forbid, one gap or one error refuses it, and the requirement is that of all answers together.
 #[must_use]
 pub fn evaluate(
     bundle: &Bundle,
-    _question: &Question<'_>,
+    question: &Question<'_>,
     holdings: Holdings,
     environment: u64,
 ) -> Verdict {
     let basis = Basis { bundle: bundle.digest(), environment, holdings };
-    let refusal = Refusal { policy: "default".into(), reason: "no policy permits it".into() };
-    Verdict { basis, outcome: Outcome::Refused(refusal) }
+    let outcome = match judge(bundle, question, holdings) {
+        Ok(requirement) => Outcome::Permitted(requirement),
+        Err(refusal) => Outcome::Refused(refusal),
+    };
+    Verdict { basis, outcome }
+}
+
+/// What policies said at one point: for people who want to know why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The operation.
+    pub operation: Operation,
+    /// The resource; `a/b/**` for all below `a/b` that is not declared itself.
+    pub resource: String,
+    /// The policies that decided, by name.
+    pub policies: Vec<String>,
+    /// What is demanded at this point, or why it is refused.
+    pub outcome: Outcome,
+}
+
+/// What policies say at each point of a request; or why they were not even asked.
+pub fn examine(
+    bundle: &Bundle,
+    question: &Question<'_>,
+    holdings: Holdings,
+) -> Result<Vec<Finding>, Refusal> {
+    let case = Case::prepare(bundle, question, holdings)?;
+    let finding = |(right, ruling): (&(Operation, Point<'_>), Ruling)| {
+        let (operation, point) = right;
+        let outcome = match ruling.answer {
+            Ok(demand) => Outcome::Permitted(demand.requirement(case.destructive)),
+            Err(refusal) => Outcome::Refused(refusal),
+        };
+        let resource = point.entity.uid().id().unescaped().to_owned();
+        Finding { operation: operation.clone(), resource, policies: ruling.policies, outcome }
+    };
+    Ok(case.points.iter().zip(case.rulings()).map(finding).collect())
+}
+
+fn judge(
+    bundle: &Bundle,
+    question: &Question<'_>,
+    holdings: Holdings,
+) -> Result<Requirement, Refusal> {
+    let case = Case::prepare(bundle, question, holdings)?;
+    let demand = case.rulings().try_fold(Demand::default(), |demand, ruling| {
+        ruling.answer.map(|other| demand.and(&other))
+    })?;
+    let (most, by) = demand.max_lease();
+    if question.lifetime.is_some_and(|asked| asked > most) {
+        let reason = format!("a lease may last at most {} seconds", most.as_secs());
+        return Err(Refusal { policy: by.into(), reason });
+    }
+    if let Some((most, by)) = demand.max_uses(case.destructive) {
+        let within = match question.uses {
+            Uses::Default => true,
+            Uses::AtMost(asked) => asked <= most,
+            Uses::Unlimited => false,
+        };
+        if !within {
+            let reason = format!("there may be at most {most} uses");
+            return Err(Refusal { policy: by.into(), reason });
+        }
+    }
+    let mut barred = bundle.directory().responsible_for(question.workload);
+    barred.extend(question.principal);
+    if let Some(group) = unfillable(demand.approvals(), bundle.directory(), &barred) {
+        let reason = format!("too few people of `{group}` may decide on this request");
+        return Err(refuse(reason));
+    }
+    Ok(demand.requirement(case.destructive))
+}
+
+/// A question, ready to be put to the policies.
+struct Case<'a> {
+    rules: &'a Rules,
+    workload: EntityUid,
+    points: Vec<(Operation, Point<'a>)>,
+    destructive: bool,
+    context: Context,
+    entities: Entities,
+}
+
+impl<'a> Case<'a> {
+    /// Refuses what is not declared, before any policy is asked.
+    fn prepare(
+        bundle: &'a Bundle,
+        question: &Question<'_>,
+        holdings: Holdings,
+    ) -> Result<Self, Refusal> {
+        let directory = bundle.directory();
+        if !directory.workloads.iter().any(|rule| rule.ids.matches(question.workload)) {
+            return Err(refuse(format!("`{}` is not a workload", question.workload)));
+        }
+        if !bundle.resources.purposes.contains(question.purpose) {
+            return Err(refuse(format!("`{}` is not a purpose", question.purpose)));
+        }
+        if let Some(name) = question.principal.filter(|name| !directory.people.contains_key(*name))
+        {
+            return Err(refuse(format!("`{name}` is not a person")));
+        }
+        let points = points(bundle, question)?;
+        let destructive =
+            points.iter().any(|(operation, point)| point.declared.destructive.contains(operation));
+        let facts = Facts {
+            principal: question.principal,
+            scope: Some(question.scope),
+            task: question.task,
+            purpose: question.purpose,
+            lifetime: question.lifetime.unwrap_or(DEFAULT_LEASE),
+            uses: match question.uses {
+                Uses::Default => destructive.then_some(NonZeroU32::MIN),
+                Uses::AtMost(uses) => Some(uses),
+                Uses::Unlimited => None,
+            },
+            now: question.now,
+            holdings,
+        };
+        let workload = context::workload(question.workload, directory)?;
+        let mut entities = HashMap::from([(workload.uid(), workload.clone())]);
+        if let Some(name) = question.principal {
+            let person = context::person(name, directory)?;
+            entities.insert(person.uid(), person);
+        }
+        entities.extend(points.iter().map(|(_, at)| (at.entity.uid(), at.entity.clone())));
+        let entities = bundle.rules.entities(entities.into_values())?;
+        let context = context::context(facts)?;
+        let rules = &bundle.rules;
+        Ok(Self { rules, workload: workload.uid(), points, destructive, context, entities })
+    }
+
+    /// What the policies say, point by point.
+    fn rulings(&self) -> impl Iterator<Item = Ruling> {
+        self.points.iter().map(|(operation, point)| {
+            let request = Kind::Action.uid(operation.as_str()).and_then(|action| {
+                let (resource, context) = (point.entity.uid(), self.context.clone());
+                let schema = Some(&self.rules.schema);
+                Ask::new(self.workload.clone(), action, resource, context, schema).ok()
+            });
+            match request {
+                Some(request) => self.rules.ask(&request, &self.entities),
+                None => {
+                    let unknown = "an argument, or its type, is not in the schema of the bundle";
+                    Ruling { policies: Vec::new(), answer: Err(errs(unknown)) }
+                }
+            }
+        })
+    }
+}
+
+/// Every point of every right, each guarded by the audience and open to the operation.
+fn points<'a>(
+    bundle: &'a Bundle,
+    question: &Question<'_>,
+) -> Result<Vec<(Operation, Point<'a>)>, Refusal> {
+    let mut all = Vec::new();
+    for Right { operation, resource } in question.scope.rights() {
+        let before = all.len();
+        let points = bundle.resources.points(resource).take(MAX_POINTS.saturating_add(1));
+        for point in points {
+            let name = &point.declared.base;
+            if point.declared.gateway != *question.audience {
+                return Err(refuse(format!("`{}` does not guard `{name}`", question.audience)));
+            }
+            if !point.declared.operations.contains(operation) {
+                return Err(refuse(format!("`{operation}` is not an operation of `{name}`")));
+            }
+            all.push((operation.clone(), point));
+        }
+        if all.len() == before {
+            return Err(refuse(format!("`{resource}` is not a declared resource")));
+        }
+        if all.len() > MAX_POINTS {
+            let reason = format!("it reaches more than {MAX_POINTS} declared resources");
+            return Err(refuse(reason));
+        }
+    }
+    Ok(all)
+}
+
+/// A refusal by the rules that no policy can switch off.
+fn refuse(reason: String) -> Refusal {
+    Refusal { policy: "default".into(), reason }
 }

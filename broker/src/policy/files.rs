@@ -70,6 +70,11 @@ impl BundleFiles {
         FILE_NAMES.into_iter().zip(self.contents.iter().map(Vec::as_slice))
     }
 
+    /// The contents, in the same order.
+    pub(super) const fn contents(&self) -> &[Vec<u8>; FILE_NAMES.len()] {
+        &self.contents
+    }
+
     /// The content address: SHA-256 over name and content of each file in order, each part behind
     /// its length as eight big-endian bytes.
     #[must_use]

@@ -7,3 +7,14 @@
 pub mod bundle;
 pub mod evaluate;
 pub mod files;
+pub mod requirement;
+
+mod context;
+mod people;
+mod problems;
+mod resources;
+mod rules;
+mod workloads;
+
+#[cfg(test)]
+mod tests;
