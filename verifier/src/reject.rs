@@ -16,6 +16,9 @@ pub enum Reject {
     /// No token was sent.
     #[error("no token was sent")]
     NoToken,
+    /// A header that must stand once stands twice, or is not visible ASCII.
+    #[error("a header is repeated or unreadable")]
+    Ambiguous,
     /// Too long, of another shape, or outside of the closed profile.
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -173,6 +176,7 @@ impl Reject {
     const fn row(&self) -> (Class, Next, &'static str) {
         match self {
             Self::NoToken => (Class::Token, Next::Request, "no_token"),
+            Self::Ambiguous => (Class::Token, Next::Nothing, "ambiguous"),
             Self::Malformed(_) => (Class::Token, Next::Nothing, "malformed"),
             Self::Stale => (Class::Unavailable, Next::Retry, "stale"),
             Self::Revoked(_) => (Class::Revoked, Next::Request, "revoked"),
@@ -223,27 +227,28 @@ impl Reject {
     pub const fn place(&self) -> u8 {
         match self {
             Self::NoToken => 0,
-            Self::Malformed(_) => 1,
-            Self::Stale => 2,
-            Self::Revoked(_) => 3,
-            Self::UnknownKey(_) => 4,
-            Self::BadSignature(_) => 5,
-            Self::OtherEpoch => 6,
-            Self::NotYet => 7,
-            Self::Expired => 8,
-            Self::OtherAudience => 9,
-            Self::NoProof => 10,
-            Self::OtherPeer => 11,
-            Self::Proof(_) => 12,
-            Self::NotAdmitted(_) => 13,
-            Self::Locked(_) => 14,
-            Self::OutOfScope => 15,
-            Self::Argument(_) => 16,
-            Self::Caveat(_) => 17,
-            Self::NoUseId => 18,
-            Self::UseRepeated => 19,
-            Self::Spent => 20,
-            Self::Unanswered => 21,
+            Self::Ambiguous => 1,
+            Self::Malformed(_) => 2,
+            Self::Stale => 3,
+            Self::Revoked(_) => 4,
+            Self::UnknownKey(_) => 5,
+            Self::BadSignature(_) => 6,
+            Self::OtherEpoch => 7,
+            Self::NotYet => 8,
+            Self::Expired => 9,
+            Self::OtherAudience => 10,
+            Self::NoProof => 11,
+            Self::OtherPeer => 12,
+            Self::Proof(_) => 13,
+            Self::NotAdmitted(_) => 14,
+            Self::Locked(_) => 15,
+            Self::OutOfScope => 16,
+            Self::Argument(_) => 17,
+            Self::Caveat(_) => 18,
+            Self::NoUseId => 19,
+            Self::UseRepeated => 20,
+            Self::Spent => 21,
+            Self::Unanswered => 22,
         }
     }
 

@@ -1,1 +1,258 @@
-//! To be written.
+//! A layer that guards an axum or tonic service with a [`Verifier`].
+//!
+//! The author of the service says once what a request means, as a [`Call`]; the layer reads the
+//! request, bounded and once, decides, and lets through only what is [`Verified`]. Handlers take
+//! operation, resource and arguments from there, and never from the request again.
+//!
+//! It never lets a request through because something failed: what cannot be read, mapped, decided
+//! or asked is refused. A gRPC service is guarded through `tonic::service::Routes`, turned
+//! `into_axum_router()`; refusals then carry the status of gRPC.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use axum::{Extension, Router, routing::post};
+//! # use dayfly_verifier::{tower::{BadCall, Guard, Received}, verify::{Call, Verified, Verifier}};
+//! # fn app(verifier: Arc<Verifier>) -> Router {
+//! // POST /orders/o-17/refund {"amount": 500}
+//! let guard = Guard::new(verifier, |request: &Received<'_>| {
+//!     let ["orders", order, "refund"] = request.segments()?[..] else {
+//!         return Err(BadCall::Unknown);
+//!     };
+//!     Ok(Call {
+//!         operation: "refund".parse()?,
+//!         resource: format!("orders/prod/{order}").parse()?,
+//!         arguments: request.arguments()?,
+//!     })
+//! });
+//! let refund = |Extension(verified): Extension<Verified>| async move {
+//!     verified.call().resource.to_string()
+//! };
+//! Router::new().route("/orders/{order}/refund", post(refund)).layer(guard)
+//! # }
+//! ```
+
+mod body;
+mod received;
+mod refusal;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Limited};
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use body::Cut;
+pub use received::{BadCall, Received};
+
+use crate::id::UseId;
+use crate::reject::Reject;
+use crate::verify::{Attempt, Call, Outcome, Peer, Redeem, Shown, Verified, Verifier};
+use refusal::Refusal;
+
+/// The header in which a client draws the id of one use of a counted right.
+pub const USE_ID_HEADER: &str = "dayfly-use";
+/// The longest body that is read, unless it is set otherwise.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+type Meaning = dyn Fn(&Received<'_>) -> Result<Call, BadCall> + Send + Sync;
+
+/// Guards a service: a [`Layer`].
+#[derive(Clone)]
+pub struct Guard {
+    verifier: Arc<Verifier>,
+    meaning: Arc<Meaning>,
+    broker: Option<Arc<dyn Redeem>>,
+    observe: bool,
+    max_body_bytes: usize,
+}
+
+impl Guard {
+    /// Guards with `verifier`; `meaning` says what a request is about. A request without meaning
+    /// is refused, so that a new route is closed until it is mapped.
+    pub fn new(
+        verifier: Arc<Verifier>,
+        meaning: impl Fn(&Received<'_>) -> Result<Call, BadCall> + Send + Sync + 'static,
+    ) -> Self {
+        let meaning = Arc::new(meaning);
+        Self { verifier, meaning, broker: None, observe: false, max_body_bytes: MAX_BODY_BYTES }
+    }
+
+    /// Asks `broker` about each use of a counted right. Without one they are refused.
+    #[must_use]
+    pub fn asking(self, broker: Arc<dyn Redeem>) -> Self {
+        Self { broker: Some(broker), ..self }
+    }
+
+    /// Only observes: lets pass what it would have refused, with [`Observed`] in place of
+    /// [`Verified`] in the extensions, and a warning in the log for each. For the days before a
+    /// service is guarded; never after.
+    #[must_use]
+    pub fn observing(self) -> Self {
+        tracing::warn!("the gateway only observes: it lets pass what it would refuse");
+        Self { observe: true, ..self }
+    }
+
+    /// The longest body that is read.
+    #[must_use]
+    pub fn max_body_bytes(self, max_body_bytes: usize) -> Self {
+        Self { max_body_bytes, ..self }
+    }
+
+    /// Decides over one request, read in full.
+    async fn decide(&self, head: &Parts, body: &[u8]) -> Result<Verified, Box<Refusal>> {
+        let received = Received::new(head, body);
+        let call = (self.meaning)(&received).map_err(Refusal::bad_call)?;
+        let call = Arc::new(call);
+        self.judge(head, &call).await.map_err(|reject| Refusal::reject(reject, call))
+    }
+
+    async fn judge(&self, head: &Parts, call: &Arc<Call>) -> Result<Verified, Reject> {
+        let (scheme, token) = credentials(&head.headers)?;
+        let shown = match (scheme, single(&head.headers, "dpop")?) {
+            (Scheme::Dpop, Some(proof)) => {
+                Shown::Dpop { proof, method: head.method.as_str(), path: head.uri.path() }
+            }
+            (Scheme::Bearer, _) => {
+                head.extensions.get::<Peer>().map_or(Shown::Nothing, Shown::Peer)
+            }
+            (Scheme::Dpop, None) => Shown::Nothing,
+        };
+        match self.verifier.verify(&Attempt { token, shown, call })? {
+            Outcome::Verified(verified) => Ok(verified),
+            Outcome::MustAsk(question) => {
+                let broker = self.broker.as_ref().ok_or(Reject::Unanswered)?;
+                let use_id = single(&head.headers, USE_ID_HEADER)?;
+                let use_id = use_id.map(str::parse::<UseId>).transpose();
+                question.ask(&**broker, use_id.map_err(|_| Reject::NoUseId)?).await
+            }
+        }
+    }
+}
+
+/// A call that a gateway would have refused, but for only observing.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// Why it would have been refused; nothing where the request has no meaning.
+    pub reject: Option<Reject>,
+    /// What it is about, as the request says; nobody vouches for it.
+    pub call: Option<Arc<Call>>,
+}
+
+/// How a token was sent (RFC 9110, section 11.1: the scheme in any case).
+enum Scheme {
+    Dpop,
+    Bearer,
+}
+
+fn credentials(headers: &HeaderMap) -> Result<(Scheme, &str), Reject> {
+    let value = single(headers, header::AUTHORIZATION.as_str())?.ok_or(Reject::NoToken)?;
+    let (scheme, token) = value.split_once(' ').ok_or(Reject::NoToken)?;
+    if scheme.eq_ignore_ascii_case("dpop") {
+        Ok((Scheme::Dpop, token))
+    } else if scheme.eq_ignore_ascii_case("bearer") {
+        Ok((Scheme::Bearer, token))
+    } else {
+        Err(Reject::NoToken)
+    }
+}
+
+/// The one value of a header; a repeated header refuses, since another reader could take the
+/// other value.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Reject> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(Reject::Ambiguous);
+    }
+    first.map(HeaderValue::to_str).transpose().map_err(|_| Reject::Ambiguous)
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { guard: self.clone(), inner }
+    }
+}
+
+/// A service behind a [`Guard`].
+#[derive(Clone)]
+pub struct Guarded<S> {
+    guard: Guard,
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for Guarded<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body + From<Bytes> + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    R: Body,
+{
+    type Response = Response<Cut<R>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The service that was polled ready is the one to call; the clone waits for the next call.
+        let next = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, next);
+        let guard = self.guard.clone();
+        Box::pin(async move { guard.serve(inner, request).await })
+    }
+}
+
+impl Guard {
+    async fn serve<S, B, R>(
+        self,
+        mut inner: S,
+        request: Request<B>,
+    ) -> Result<Response<Cut<R>>, S::Error>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        B: Body + From<Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        R: Body,
+    {
+        let (mut head, body) = request.into_parts();
+        let grpc = refusal::is_grpc(&head.headers);
+        let nonce = self.verifier.nonce();
+        let body = Limited::new(body, self.max_body_bytes).collect().await;
+        let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
+            let refusal = Refusal::bad_call(BadCall::Body);
+            return Ok(refusal.response(&self.verifier, grpc, nonce));
+        };
+        let verified = match self.decide(&head, &body).await {
+            Ok(verified) => Some(verified),
+            Err(refusal) => {
+                refusal.log(self.observe);
+                if !self.observe {
+                    return Ok(refusal.response(&self.verifier, grpc, nonce));
+                }
+                head.extensions.insert(refusal.observed());
+                None
+            }
+        };
+        let cancellation = verified.as_ref().map(Verified::cancellation);
+        if let Some(verified) = verified {
+            head.extensions.insert(verified);
+        }
+        let request = Request::from_parts(head, B::from(body));
+        let mut response = inner.call(request).await?.map(|body| Cut::running(body, cancellation));
+        refusal::add_nonce(response.headers_mut(), nonce);
+        Ok(response)
+    }
+}

@@ -1,0 +1,94 @@
+//! The body of an answer, which ends when what allowed it ends.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::reject::Reject;
+use crate::verify::Cancellation;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type End = Pin<Box<dyn Future<Output = Reject> + Send>>;
+
+pin_project! {
+    /// A service's body that is cut when its use must end, or the layer's own answer.
+    ///
+    /// A body that is ready at once is sent as it is. From its first pause on it is cut, with an
+    /// error that resets the stream, on revocation, lock, expiry and staleness.
+    pub struct Cut<R> {
+        #[pin]
+        body: Option<R>,
+        answer: Bytes,
+        cancellation: Option<Cancellation>,
+        // Waits for the end of the use, from the first pause of the body on.
+        end: Option<End>,
+    }
+}
+
+impl<R> Cut<R> {
+    pub(super) const fn answer(answer: Bytes) -> Self {
+        Self { body: None, answer, cancellation: None, end: None }
+    }
+
+    pub(super) const fn running(body: R, cancellation: Option<Cancellation>) -> Self {
+        Self { body: Some(body), answer: Bytes::new(), cancellation, end: None }
+    }
+}
+
+/// Why the use is over, if it is: as the handle was told, or as it finds when it looks.
+fn over(
+    end: &mut Option<End>,
+    cancellation: Option<&Cancellation>,
+    context: &mut Context<'_>,
+) -> Option<Reject> {
+    match end.as_mut()?.as_mut().poll(context) {
+        Poll::Ready(reason) => Some(reason),
+        Poll::Pending => cancellation?.reason(),
+    }
+}
+
+impl<R> Body for Cut<R>
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<Error>,
+{
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.project();
+        let Some(body) = this.body.as_pin_mut() else {
+            let bytes = Some(std::mem::take(this.answer)).filter(|bytes| !bytes.is_empty());
+            return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
+        };
+        if let Some(reason) = over(this.end, this.cancellation.as_ref(), context) {
+            return Poll::Ready(Some(Err(reason.into())));
+        }
+        if let Poll::Ready(frame) = body.poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        if let (None, Some(handle)) = (&this.end, this.cancellation.clone()) {
+            *this.end = Some(Box::pin(async move { handle.cancelled().await }));
+        }
+        match over(this.end, this.cancellation.as_ref(), context) {
+            Some(reason) => Poll::Ready(Some(Err(reason.into()))),
+            None => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().map_or(self.answer.is_empty(), R::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let answer = u64::try_from(self.answer.len()).unwrap_or(u64::MAX);
+        self.body.as_ref().map_or(SizeHint::with_exact(answer), R::size_hint)
+    }
+}
