@@ -1,1 +1,283 @@
-//! The gRPC client that follows a feed.
+//! Follows a feed over gRPC: connects, reconnects, asks other brokers, and puts into force what
+//! the [`Follower`] believes. It judges nothing by itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_proto::v1::follow_request::Message as Up;
+use dayfly_proto::v1::follow_response::Message as Down;
+use dayfly_proto::v1::gateway_service_client::GatewayServiceClient;
+use dayfly_proto::v1::{self, Ack, FollowRequest, FollowResponse, GetTrustRequest, Subscribe};
+use tokio::sync::mpsc;
+use tokio::time::{interval, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::enforcer::Enforcer;
+use super::follower::{Challenge, Follower, Message, Profile, Refused, Remedy};
+use super::head::SignedHead;
+use super::mark::{Mark, MarkError, Store};
+use crate::id::InstanceId;
+use crate::time::Clock;
+use crate::trust::{Signed, Untrusted};
+
+/// How often what runs is looked at for expiry and staleness.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the trust statement is asked for again: keys are listed ahead of their use.
+const TRUST_EVERY: Duration = Duration::from_secs(30);
+/// How long a broker may take for one answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// The pause before the first new attempt; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest message: snapshots come in parts of a quarter of this.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a gateway instance follows, and how.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What it holds its feed to.
+    pub profile: Profile,
+    /// The name of this process among those of the gateway: new with every start.
+    pub instance: InstanceId,
+    /// Where the high-water mark is kept. Without it, a restart forgets how far it had believed.
+    pub dir: Option<PathBuf>,
+    /// The brokers, as channels that authenticate them and this gateway; tried in turn.
+    pub brokers: Vec<Channel>,
+}
+
+/// The task that follows.
+pub struct Client {
+    config: Config,
+    store: Option<Store>,
+    follower: Follower,
+    enforcer: Arc<Enforcer>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Why a session with a broker ended.
+#[derive(Debug, thiserror::Error)]
+enum Left {
+    #[error("the broker cannot be reached: {}", .0.message())]
+    Unreachable(#[from] Status),
+    #[error("the broker was silent for too long")]
+    Silent,
+    #[error("the broker ended the stream")]
+    Over,
+    #[error("a message of the feed cannot be read")]
+    Unreadable,
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    #[error("no random bytes")]
+    NoRandomness,
+}
+
+/// Prepares to follow. Until the first complete snapshot the [`Enforcer`] allows nothing.
+///
+/// # Errors
+///
+/// The mark is there but cannot be read: starting without it would be to forget.
+pub fn follow(config: Config, clock: Arc<dyn Clock>) -> Result<(Arc<Enforcer>, Client), MarkError> {
+    let store = config.dir.as_deref().map(Store::open).transpose()?;
+    let mark = store.as_ref().map(Store::load).transpose()?.flatten();
+    let follower = Follower::new(config.profile.clone(), mark);
+    let enforcer = Arc::new(Enforcer::default());
+    let client = Client { config, store, follower, enforcer: Arc::clone(&enforcer), clock };
+    Ok((enforcer, client))
+}
+
+impl Client {
+    /// Follows until it is dropped.
+    pub async fn run(self) {
+        let (enforcer, clock) = (Arc::clone(&self.enforcer), Arc::clone(&self.clock));
+        let ticking = async {
+            let mut ticks = interval(TICK);
+            loop {
+                ticks.tick().await;
+                enforcer.tick(clock.now(), clock.uptime());
+            }
+        };
+        tokio::select! {
+            () = self.follow() => {}
+            () = ticking => {}
+        }
+    }
+
+    async fn follow(mut self) {
+        let brokers = self.config.brokers.clone();
+        let mut pause = FIRST_PAUSE;
+        for broker in brokers.iter().cycle() {
+            loop {
+                let before = *self.follower.mark();
+                let Err(left) = self.session(broker.clone()).await else { continue };
+                if *self.follower.mark() != before {
+                    pause = FIRST_PAUSE;
+                }
+                let elsewhere = self.report(&left);
+                sleep(pause).await;
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                if elsewhere {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Says why a session ended. `true` if another broker is to be asked.
+    fn report(&self, left: &Left) -> bool {
+        match left {
+            Left::Refused(refused) if refused.remedy() == Remedy::OtherBroker => {
+                tracing::error!(%refused, "the feed is not to be believed: nothing is allowed");
+                true
+            }
+            Left::Untrusted(untrusted) => {
+                tracing::error!(%untrusted, "the trust statement is not to be believed");
+                true
+            }
+            Left::Refused(refused) => {
+                tracing::warn!(%refused, "starting over with the feed");
+                false
+            }
+            Left::Unreachable(_)
+            | Left::Silent
+            | Left::Over
+            | Left::Unreadable
+            | Left::NoRandomness => {
+                tracing::info!(reason = %left, "the feed was left");
+                true
+            }
+        }
+    }
+
+    /// One stream with one broker, from the keys on. Never returns `Ok`.
+    async fn session(&mut self, broker: Channel) -> Result<(), Left> {
+        let mut broker =
+            GatewayServiceClient::new(broker).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        self.fetch_trust(&mut broker).await?;
+        let wants = self.follower.subscribe();
+        let challenge = self.challenge()?;
+        let (acks, queued) = mpsc::channel(16);
+        let subscribe = Up::Subscribe(Subscribe {
+            instance: self.config.instance.to_string(),
+            max_staleness_ms: millis(self.config.profile.max_staleness()),
+            best_effort: self.config.profile.is_best_effort(),
+            last: wants.after.map(head_to_wire),
+            challenge,
+        });
+        send(&acks, subscribe).await?;
+        let following = broker.follow(ReceiverStream::new(queued));
+        let mut stream = timeout(ANSWER, following).await.map_err(|_| Left::Silent)??.into_inner();
+        let mut trust_due = interval(TRUST_EVERY);
+        trust_due.tick().await;
+        // Three of the five heartbeats that a bound has; the rest is for another broker.
+        let silence = self.config.profile.max_staleness().mul_f32(0.6);
+        loop {
+            tokio::select! {
+                message = timeout(silence, stream.message()) => {
+                    let message = message.map_err(|_| Left::Silent)??.ok_or(Left::Over)?;
+                    self.take(message, &acks).await?;
+                }
+                _ = trust_due.tick() => self.fetch_trust(&mut broker).await?,
+            }
+        }
+    }
+
+    async fn take(
+        &mut self,
+        message: FollowResponse,
+        acks: &mpsc::Sender<FollowRequest>,
+    ) -> Result<(), Left> {
+        let message = message_from_wire(message).ok_or(Left::Unreadable)?;
+        let (now, uptime) = (self.clock.now(), self.clock.uptime());
+        let before = *self.follower.mark();
+        let adopted = self.follower.receive(&message, now, uptime);
+        self.publish();
+        if !adopted? {
+            return Ok(());
+        }
+        self.keep_mark(before).await;
+        let challenge = match message {
+            Message::Heartbeat(..) => self.challenge()?,
+            Message::Snapshot(..) | Message::Delta(..) => bytes::Bytes::new(),
+        };
+        send(acks, Up::Ack(Ack { seq: self.follower.enforced().0, challenge })).await
+    }
+
+    /// Puts into force what is believed now. When it returns, handles have fired.
+    fn publish(&self) {
+        if let Some(view) = self.follower.view() {
+            self.enforcer.publish(view, self.clock.now(), self.clock.uptime());
+        }
+    }
+
+    async fn fetch_trust(
+        &mut self,
+        broker: &mut GatewayServiceClient<Channel>,
+    ) -> Result<(), Left> {
+        let asked = timeout(ANSWER, broker.get_trust(GetTrustRequest {})).await;
+        let answer = asked.map_err(|_| Left::Silent)??.into_inner();
+        let signature = answer.signature.as_ref().try_into().map_err(|_| Left::Unreadable)?;
+        let signed = Signed { statement: answer.statement.to_vec(), signature };
+        let before = *self.follower.mark();
+        if self.follower.trust(&signed)? {
+            self.publish();
+            self.keep_mark(before).await;
+        }
+        Ok(())
+    }
+
+    /// What is in force is in force, whether the disk takes the mark or not; but a gateway that
+    /// forgets is worth waking for.
+    async fn keep_mark(&self, before: Mark) {
+        let mark = *self.follower.mark();
+        let Some(store) = self.store.clone().filter(|_| mark != before) else { return };
+        let saved = tokio::task::spawn_blocking(move || store.save(&mark)).await;
+        if !matches!(saved, Ok(Ok(()))) {
+            tracing::error!("the high-water mark of the feed could not be written");
+        }
+    }
+
+    fn challenge(&mut self) -> Result<bytes::Bytes, Left> {
+        let mut challenge = Challenge::default();
+        getrandom::fill(&mut challenge).map_err(|_| Left::NoRandomness)?;
+        self.follower.challenge(challenge, self.clock.uptime());
+        Ok(bytes::Bytes::copy_from_slice(&challenge))
+    }
+}
+
+async fn send(acks: &mpsc::Sender<FollowRequest>, message: Up) -> Result<(), Left> {
+    let request = FollowRequest { message: Some(message) };
+    timeout(ANSWER, acks.send(request)).await.map_err(|_| Left::Silent)?.map_err(|_| Left::Over)
+}
+
+fn message_from_wire(response: FollowResponse) -> Option<Message<bytes::Bytes>> {
+    Some(match response.message? {
+        Down::Snapshot(v1::Snapshot { entries, head }) => {
+            Message::Snapshot(entries, head.map(head_from_wire).transpose().ok()?)
+        }
+        Down::Delta(v1::Delta { entries, head }) => {
+            Message::Delta(entries, head_from_wire(head?).ok()?)
+        }
+        Down::Heartbeat(v1::Heartbeat { head, challenge }) => {
+            Message::Heartbeat(head_from_wire(head?).ok()?, challenge.to_vec())
+        }
+    })
+}
+
+fn head_from_wire(head: v1::SignedHead) -> Result<SignedHead, std::array::TryFromSliceError> {
+    let v1::SignedHead { head, signature } = head;
+    Ok(SignedHead { head: head.to_vec(), signature: signature.as_ref().try_into()? })
+}
+
+fn head_to_wire(head: SignedHead) -> v1::SignedHead {
+    let SignedHead { head, signature } = head;
+    v1::SignedHead { head: head.into(), signature: signature.to_vec().into() }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

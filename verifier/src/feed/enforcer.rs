@@ -64,7 +64,6 @@ impl Enforcer {
 
     /// Registers a use until `expires_at`. `stands` is asked again whenever something was taken
     /// back. Look at [`Enforcer::view`] after this, not before, and only then let the use begin.
-    #[must_use]
     pub fn register(
         self: &Arc<Self>,
         expires_at: Timestamp,

@@ -4,7 +4,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::holder::HolderKey;
-use crate::id::{Epoch, FeedHash, FeedId, GrantId, KeyId, LockId, Seq, TokenId};
+use crate::id::{Epoch, FeedHash, GrantId, KeyId, LockId, Seq, TokenId};
 use crate::invalid::Invalid;
 use crate::revocations::{FeedEntry, Kind, Lock, Target};
 use crate::time::Timestamp;
@@ -16,10 +16,9 @@ pub struct Malformed;
 
 /// Where the feed hash of an epoch starts.
 #[must_use]
-pub fn feed_start(feed: &FeedId, epoch: &Epoch) -> FeedHash {
+pub fn feed_start(epoch: &Epoch) -> FeedHash {
     let mut hash = Sha256::new();
     hash.update(b"dayfly.feed.v1\0");
-    hash.update(feed.as_bytes());
     hash.update(epoch.as_bytes());
     FeedHash::new(hash.finalize().into())
 }

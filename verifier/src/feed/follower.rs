@@ -167,6 +167,8 @@ pub struct Follower {
     generation: u64,
     /// The head up to which `revocations` is complete; `None` until there is one.
     held: Option<SignedHead>,
+    /// A delta did not do: the next subscription asks for everything.
+    wants_snapshot: bool,
     fresh_until: Option<Duration>,
     parts: Vec<Vec<u8>>,
     challenges: VecDeque<(Challenge, Duration)>,
@@ -183,6 +185,7 @@ impl Follower {
             revocations: Revocations::default(),
             generation: 0,
             held: None,
+            wants_snapshot: false,
             fresh_until: None,
             parts: Vec::new(),
             challenges: VecDeque::new(),
@@ -217,7 +220,7 @@ impl Follower {
     pub fn subscribe(&mut self) -> Wants {
         self.parts.clear();
         self.challenges.clear();
-        Wants { after: self.held.clone() }
+        Wants { after: self.held.clone().filter(|_| !self.wants_snapshot) }
     }
 
     /// A challenge is being sent at `uptime`.
@@ -254,6 +257,7 @@ impl Follower {
             }
             Err(refused) => {
                 self.parts.clear();
+                self.wants_snapshot = true;
                 if matches!(refused, Refused::Behind | Refused::Beside | Refused::Gap) {
                     self.drop_held();
                 }
@@ -384,6 +388,7 @@ impl Follower {
         let Head { feed, epoch, seq, journal, hash, time, key: _, snapshot: _ } = *head;
         self.mark.end = Some(End { feed, epoch, seq, journal, hash });
         self.held = Some(signed.clone());
+        self.wants_snapshot = false;
         // Neither a head from the future nor a jump of this clock makes forget by itself.
         self.revocations.prune(time.min(now));
     }
