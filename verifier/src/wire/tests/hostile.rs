@@ -1,1 +1,294 @@
-//! hostile
+//! Tokens that a hostile holder, thief or delegate would make.
+
+use proptest::prelude::*;
+
+use super::laws::{any_call, any_caveat, any_claims, any_steps, chain_of, resign, towards};
+use super::reference::{by_library, datalog, handed_on_by_library};
+use super::*;
+use crate::wire::terms::{Atom, Part, Symbols};
+
+/// Blocks outside the profile: authority facts from a later block, rules, unbound variables, and
+/// every construct that costs or means more than a caveat.
+const OUTSIDE: [&str; 52] = [
+    r#"right("refund", "orders/dev/1")"#,
+    r#"right_below("refund", "orders/")"#,
+    r#"holder(hex:00)"#,
+    r#"proven(hex:00)"#,
+    r#"gateway("spiffe://shop.test/gateway/other")"#,
+    r#"time(2000-01-01T00:00:00Z)"#,
+    r#"operation("read")"#,
+    r#"arg("amount", 1)"#,
+    r#"delegate(hex:2bc2800b3316e009209ffd757dab19ccf0ae84bc7ae90654e1e81712d270f653)"#,
+    r#"right($o, $r) <- operation($o), resource($r)"#,
+    r#"proven($x) <- holder($x)"#,
+    r#"operation($o) <- right($o, $r)"#,
+    r#"check all operation($o), $o == "read""#,
+    r#"reject if operation("refund")"#,
+    r#"reject if time($t), $t > 2030-01-01T00:00:00Z"#,
+    r#"check if true"#,
+    r#"check if operation($o)"#,
+    r#"check if time($t)"#,
+    r#"check if operation("read") or operation("refund")"#,
+    r#"check if operation("read"), resource("a")"#,
+    r#"check if operation($o), $o == "read", $o == "read""#,
+    r#"check if operation($o), $o != "read""#,
+    r#"check if operation($o), $o == "read" || true"#,
+    r#"check if operation($o), !($o == "read")"#,
+    r#"check if operation($o), ($o == "read")"#,
+    r#"check if operation($o), "read" == $o"#,
+    r#"check if operation($o), $o.matches("re.*")"#,
+    r#"check if operation($o), !$o.matches("(")"#,
+    r#"check if operation($o), ["read"].any($p -> $p == $o)"#,
+    r#"check if operation($o), $o.extern::f("read")"#,
+    r#"check if operation($o), $o.type() == "string""#,
+    r#"check if operation($o), $o.length() == 4"#,
+    r#"check if operation($o), $o.starts_with("re")"#,
+    r#"check if operation($o), ["read", 1].contains($o)"#,
+    r#"check if operation($o), [["read"]].contains($o)"#,
+    r#"check if operation($o), $o.contains("read")"#,
+    r#"check if operation("Read")"#,
+    r#"check if operation(1)"#,
+    r#"check if resource($r), $r.starts_with("orders/prod")"#,
+    r#"check if resource($r), $r.starts_with("/")"#,
+    r#"check if resource($r), $r.starts_with("orders//")"#,
+    r#"check if resource($r), $r.ends_with("/17")"#,
+    r#"check if resource("orders/../prod")"#,
+    r#"check if gateway("orders")"#,
+    r#"check if time($t), $t > 2020-01-01T00:00:00Z"#,
+    r#"check if time($t), $t < 5"#,
+    r#"check if arg("amount", $v), $v < 500"#,
+    r#"check if arg("amount", $v), $v <= "500""#,
+    r#"check if arg("amount", $v), $v + 1 <= 500"#,
+    r#"check if arg("iban", hex:00)"#,
+    r#"check if arg("amount", null)"#,
+    r#"check if right("refund", "orders/prod/1") trusting previous"#,
+];
+
+#[test]
+fn a09_only_caveats_stand_in_holder_blocks() {
+    for source in OUTSIDE {
+        let written = by_library(&minted(&claims()), &format!("{source};"), 1);
+        assert_eq!(decode(&written).err(), Some(Malformed::Profile(1)), "{source}");
+        // No better where a caveat stands beside it, in a later block, or in a delegation.
+        let beside = format!(r#"{source}; check if operation("refund");"#);
+        let written = by_library(&minted(&claims()), &beside, 1);
+        assert_eq!(decode(&written).err(), Some(Malformed::Profile(1)), "{source}");
+        let caveat = [Caveat::Operation(BTreeSet::from(["refund".parse().unwrap()]))];
+        let second = attenuate(&minted(&claims()), &caveat, &fresh(1)).unwrap();
+        let second = Decoded::read(second.expose()).unwrap();
+        let written = by_library(&second, &format!("{source};"), 2);
+        assert_eq!(decode(&written).err(), Some(Malformed::Profile(2)), "{source}");
+        let key = hex::encode(holder_key(1).as_bytes());
+        let handed = format!("delegate(hex:{key}); {source};");
+        let written = handed_on_by_library(&minted(&claims()), &holder(0), &handed);
+        assert_eq!(decode(&written).err(), Some(Malformed::Profile(1)), "{source}");
+    }
+}
+
+/// Facts with unbound variables cannot be written by the library's text; by hand they can.
+#[test]
+fn a09_variables_in_facts_and_unbound_variables_are_refused() {
+    let variable = schema::Term { content: Some(schema::Content::Variable(5)) };
+    let mut symbols = Symbols::default();
+    let mut fact = symbols.predicate(DELEGATE, &[Part::Is(Atom::Int(0))]);
+    fact.terms = vec![variable.clone()];
+    let unbound = {
+        let body = symbols.predicate("operation", &[Part::Var("o")]);
+        let other = symbols.compare("p", schema::op::SAME, Part::Is(Atom::Text("read")));
+        terms::check(vec![(vec![body], vec![other])])
+    };
+    let headed = {
+        let mut check = caveats::write(&Caveat::Below("a".parse().unwrap()), &mut symbols);
+        check.queries[0].head.terms.push(variable);
+        check
+    };
+    for (facts, checks) in [
+        (vec![schema::Fact { predicate: fact }], vec![]),
+        (vec![], vec![unbound]),
+        (vec![], vec![headed]),
+    ] {
+        let delegates = !facts.is_empty();
+        let block = schema::Block { symbols: symbols.since(0), facts, checks, version: None };
+        let version = Some(caveats::version(&block, delegates));
+        let bare = minted(&claims());
+        let written = with_block(&bare, &schema::Block { version, ..block }, delegates);
+        assert_eq!(decode(&written).err(), Some(Malformed::Profile(1)));
+    }
+}
+
+/// `bare` with `block` appended and signed by the right keys, whatever it holds.
+fn with_block(bare: &Decoded, block: &schema::Block, by_holder: bool) -> Vec<u8> {
+    let mut container = bare.container.clone();
+    let external = by_holder.then(|| schema::ExternalSignature {
+        signature: vec![0; 64],
+        key: schema::PublicKey { algorithm: 0, key: holder_key(0).as_bytes().to_vec() },
+    });
+    let next = SigningKey::from_bytes(&fresh(1)).verifying_key().to_bytes().to_vec();
+    container.blocks.push(schema::SignedBlock {
+        block: prost::Message::encode_to_vec(block),
+        next_key: schema::PublicKey { algorithm: 0, key: next },
+        signature: Vec::new(),
+        version: (by_holder || block.version == Some(6)).then_some(1),
+        external,
+    });
+    container.proof.next_secret = Some(fresh(1).to_vec());
+    resign(&mut container, bare);
+    prost::Message::encode_to_vec(&container)
+}
+
+#[test]
+fn versions_are_those_that_a_block_needs_and_no_others() {
+    // a11: neither the signature's nor Datalog's version is the holder's to choose.
+    let mut symbols = minted_symbols();
+    let known = symbols.len();
+    let caveat = Caveat::Below("orders/prod/eu".parse().unwrap());
+    let checks = vec![caveats::write(&caveat, &mut symbols)];
+    let block = |version| schema::Block {
+        symbols: symbols.since(known),
+        facts: vec![],
+        checks: checks.clone(),
+        version,
+    };
+    let bare = minted(&claims());
+    assert!(decode(&with_block(&bare, &block(Some(3)), false)).unwrap().check(&root()).is_ok());
+    for version in [None, Some(0), Some(2), Some(4), Some(5), Some(6), Some(7), Some(u32::MAX)] {
+        let written = with_block(&bare, &block(version), false);
+        assert_eq!(decode(&written).err(), Some(Malformed::Profile(1)), "{version:?}");
+    }
+    for version in [Some(0), Some(1), Some(2), Some(u32::MAX)] {
+        let written = with_block(&bare, &block(Some(3)), false);
+        let mut container: schema::Biscuit = schema::read(&written).unwrap();
+        container.blocks[0].version = version;
+        resign(&mut container, &bare);
+        assert!(!accepted(&container), "{version:?}");
+        container.blocks[0].version = None;
+        container.authority.version = version;
+        resign(&mut container, &bare);
+        assert!(!accepted(&container), "{version:?}");
+    }
+}
+
+fn minted_symbols() -> Symbols {
+    template::read(&minted(&claims()).container.authority.block).unwrap().2
+}
+
+#[test]
+fn a10_only_the_present_holder_hands_a_token_on() {
+    let bare = minted(&claims());
+    let key = |n| hex::encode(holder_key(n).as_bytes());
+    let stranger = handed_on_by_library(&bare, &holder(1), &format!("delegate(hex:{});", key(1)));
+    assert_eq!(decode(&stranger).err(), Some(Malformed::Delegation(1)));
+    // The first holder handed it on, and has nothing more to say.
+    let handed = delegate(&bare, &holder(0), &holder_key(1), &[], &fresh(1)).unwrap();
+    let handed = Decoded::read(handed.expose()).unwrap();
+    let again = handed_on_by_library(&handed, &holder(0), &format!("delegate(hex:{});", key(2)));
+    assert_eq!(decode(&again).err(), Some(Malformed::Delegation(2)));
+    // A token that is bound to an identity is nobody's to hand on.
+    let named = minted(&Claims { holder: Confirmation::Identity, ..claims() });
+    let refused = delegate(&named, &holder(0), &holder_key(1), &[], &fresh(1));
+    assert_eq!(refused.err(), Some(IssueError::Malformed(Malformed::Delegation(1))));
+    // Exactly one key, of 32 bytes, that is a good one.
+    for source in [
+        String::new(),
+        format!("delegate(hex:{}); delegate(hex:{});", key(1), key(2)),
+        format!("delegate(hex:{}, 1);", key(1)),
+        format!("delegate(\"{}\");", key(1)),
+        "delegate(hex:00);".into(),
+        format!("delegate(hex:01{});", "00".repeat(31)),
+        format!("delegates(hex:{});", key(1)),
+    ] {
+        let written = handed_on_by_library(&bare, &holder(0), &source);
+        assert_eq!(decode(&written).err(), Some(Malformed::Profile(1)), "{source}");
+    }
+    // The signature over another token's block does not carry over.
+    let other = minted(&Claims { token: TokenId::new([5; 16]), ..claims() });
+    let mut container = other.container.clone();
+    container.blocks.push(handed.container.blocks[0].clone());
+    container.proof = handed.container.proof.clone();
+    let moved = container.blocks[0].external.clone();
+    resign(&mut container, &other);
+    assert!(accepted(&container));
+    container.blocks[0].external = moved;
+    assert!(!accepted(&container));
+}
+
+/// The caveat that says nothing in this setting.
+pub(super) fn idle() -> Vec<Caveat> {
+    vec![Caveat::Below("orders".parse().unwrap())]
+}
+
+#[test]
+fn three_delegations_and_eight_blocks_are_counted_before_any_signature() {
+    let grow = |mut token: Decoded, n: u8| {
+        for n in 1..=n {
+            token = Decoded::read(attenuate(&token, &idle(), &fresh(n)).unwrap().expose()).unwrap();
+        }
+        token
+    };
+    let eight = grow(minted(&claims()), 8);
+    let ninth = attenuate(&eight, &idle(), &fresh(9)).err();
+    assert_eq!(ninth, Some(IssueError::Malformed(Malformed::TooManyBlocks)));
+    let mut container = eight.container.clone();
+    container.blocks.push(container.blocks[0].clone());
+    container.blocks[0].signature = vec![0; 64];
+    assert_eq!(
+        decode(&prost::Message::encode_to_vec(&container)).err(),
+        Some(Malformed::TooManyBlocks)
+    );
+
+    let mut token = minted(&claims());
+    for n in 0..3 {
+        let next = delegate(&token, &holder(n), &holder_key(n + 1), &[], &fresh(n)).unwrap();
+        token = Decoded::read(next.expose()).unwrap();
+    }
+    let fourth = delegate(&token, &holder(3), &holder_key(4), &[], &fresh(9)).err();
+    assert_eq!(fourth, Some(IssueError::Malformed(Malformed::TooManyBlocks)));
+    assert!(token.check(&root()).is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Every selection and order of blocks but the token's own, with the proof that the thief has.
+    #[test]
+    fn a08_strip_reorder_truncate_duplicate(
+        claims in any_claims(), steps in any_steps(),
+        order in proptest::collection::vec(any::<prop::sample::Index>(), 0..5),
+    ) {
+        let token = chain_of(&claims, &steps).pop().unwrap();
+        let whole = &token.container;
+        let mut blocks = vec![whole.authority.clone()];
+        blocks.extend(whole.blocks.iter().cloned());
+        let pick = |index: &prop::sample::Index| blocks[index.index(blocks.len())].clone();
+        let picked: Vec<_> = order.iter().map(pick).collect();
+        let mut container = whole.clone();
+        container.blocks = picked.clone();
+        prop_assert_eq!(accepted(&container), container == *whole);
+        if let [authority, blocks @ ..] = picked.as_slice() {
+            container.authority = authority.clone();
+            container.blocks = blocks.to_vec();
+            prop_assert_eq!(accepted(&container), container == *whole);
+        }
+    }
+
+    /// Blocks put together from hostile parts: let in or not, never wider than without.
+    #[test]
+    fn a09_hostile_blocks_never_widen(
+        claims in any_claims(), call in any_call(), how in 0..8u8,
+        parts in proptest::collection::vec(proptest::sample::select(&OUTSIDE[..]), 0..3),
+        caveat in any_caveat(), style in 0..4u8,
+    ) {
+        let caveat = datalog(&caveat, style);
+        let source: String = parts.iter().map(|part| format!("{part};")).collect();
+        let bare = minted(&claims);
+        let written = by_library(&bare, &format!("{source}{caveat};"), 1);
+        match decode(&written) {
+            Ok(token) => {
+                prop_assert!(parts.is_empty());
+                let call = towards(token.unverified(), call, how);
+                prop_assert!(!ours(token.unverified(), &call) || ours(bare.unverified(), &call));
+            }
+            Err(malformed) => prop_assert_eq!(malformed, Malformed::Profile(1)),
+        }
+    }
+}
