@@ -251,6 +251,12 @@ impl Grant {
         }
     }
 
+    /// The token that answered `exchange`.
+    #[must_use]
+    pub fn answered(&self, exchange: &ExchangeId) -> Option<&Token> {
+        self.tokens.get(self.exchanges.get(exchange)?)
+    }
+
     /// How many uses are left; `None` for any number within the lease.
     #[must_use]
     pub fn uses_left(&self) -> Option<u32> {

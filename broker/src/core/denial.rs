@@ -10,33 +10,18 @@ pub enum Denial {
     /// The log is not open yet, or no bundle is in force.
     #[error("the broker has no policy bundle in force")]
     NotReady,
-    /// There is no such thing, or the caller may not know of it. The log keeps the difference.
-    #[error("there is no such request or grant")]
-    NotFound,
     /// The caller's role does not allow the command.
     #[error("this caller may not do this")]
     NotAllowed,
-    /// The id was drawn too far from now to be remembered safely.
-    #[error("the id was not drawn within the last minutes; draw a new one")]
-    StaleId,
+    /// There is no such thing, or the caller may not know of it. The log keeps the difference.
+    #[error("there is no such request or grant")]
+    NotFound,
     /// The same id came with other content before.
     #[error("the id was used before with other content")]
     IdReused,
     /// The proof was made by another key than the request's holder key.
     #[error("the proof is by another key than the holder key of the request")]
     HolderMismatch,
-    /// A value is not what it should be.
-    #[error("{0}")]
-    Invalid(Invalid),
-    /// The verdict was about another state; ask policy again. Never leaves the broker.
-    #[error("policy must be asked again")]
-    Reevaluate,
-    /// Policy refuses.
-    #[error("policy `{}` refuses: {}", .0.policy, .0.reason)]
-    PolicyRefused(Refusal),
-    /// The workload holds or awaits as much as it may.
-    #[error("too many {0} of this workload at once")]
-    LimitReached(Limited),
     /// Nobody has granted it yet.
     #[error("the request is still waiting for approval")]
     NotYetApproved,
@@ -61,12 +46,15 @@ pub enum Denial {
     /// Its lease ended.
     #[error("the lease of the grant has ended")]
     Lapsed,
-    /// All its uses are spent.
-    #[error("all uses of the grant are spent")]
-    UsesExhausted,
     /// The decision is no longer possible.
     #[error("the request is no longer pending")]
     AlreadyDecided,
+    /// All its uses are spent.
+    #[error("all uses of the grant are spent")]
+    UsesExhausted,
+    /// The id was drawn too far from now to be remembered safely.
+    #[error("the id was not drawn within the last minutes; draw a new one")]
+    StaleId,
     /// Nobody decides on a request of their own, of a workload they are responsible for, or made
     /// on their behalf.
     #[error("nobody decides on their own request, or on one of a workload that is theirs")]
@@ -83,9 +71,55 @@ pub enum Denial {
     /// The decision's time is too far from now.
     #[error("the decision was made more than two minutes from now")]
     DecisionTime,
+    /// A value is not what it should be.
+    #[error("{0}")]
+    Invalid(Invalid),
     /// Too few policy admins signed the bundle.
     #[error("the bundle lacks signatures of policy admins")]
     UnsignedBundle,
+    /// The verdict was about another state; ask policy again. Never leaves the broker.
+    #[error("policy must be asked again")]
+    Reevaluate,
+    /// Policy refuses.
+    #[error("policy `{}` refuses: {}", .0.policy, .0.reason)]
+    PolicyRefused(Refusal),
+    /// The workload holds or awaits as much as it may.
+    #[error("too many {0} at once")]
+    LimitReached(Limited),
+}
+
+impl Denial {
+    /// Whether the same command, sent again later, may be allowed without anything being changed.
+    #[must_use]
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Self::NotReady | Self::NotYetApproved | Self::Reevaluate | Self::LimitReached(_) => {
+                true
+            }
+            Self::NotAllowed
+            | Self::NotFound
+            | Self::IdReused
+            | Self::HolderMismatch
+            | Self::Denied
+            | Self::Expired
+            | Self::Cancelled
+            | Self::Completed
+            | Self::Revoked
+            | Self::Drifted(_)
+            | Self::Lapsed
+            | Self::AlreadyDecided
+            | Self::UsesExhausted
+            | Self::StaleId
+            | Self::OwnRequest
+            | Self::NotApprover
+            | Self::DigestMismatch
+            | Self::UnknownKey
+            | Self::DecisionTime
+            | Self::Invalid(_)
+            | Self::UnsignedBundle
+            | Self::PolicyRefused(_) => false,
+        }
+    }
 }
 
 /// What there can be too much of.
@@ -95,6 +129,8 @@ pub enum Limited {
     LiveGrants,
     /// Pending requests.
     PendingRequests,
+    /// Exchanges that were answered with the same token.
+    Exchanges,
 }
 
 impl std::fmt::Display for Limited {
@@ -102,6 +138,7 @@ impl std::fmt::Display for Limited {
         f.write_str(match self {
             Self::LiveGrants => "live grants",
             Self::PendingRequests => "pending requests",
+            Self::Exchanges => "exchanges for one token",
         })
     }
 }

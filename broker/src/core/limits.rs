@@ -17,6 +17,9 @@ pub const DECISION_WINDOW: Duration = Duration::from_secs(2 * 60);
 /// is taken for a new one, so that a repeat is never taken for a new request.
 pub const RETENTION: Duration = Duration::from_secs(60 * 60);
 
+/// How many exchanges may be answered with one token: each answer is an entry.
+pub const MAX_ANSWERS: u32 = 256;
+
 /// What may be configured, within the bounds above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

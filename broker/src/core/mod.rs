@@ -13,6 +13,7 @@ pub mod verdict;
 pub mod case;
 mod index;
 pub mod query;
+mod quorum;
 pub mod state;
 mod step;
 

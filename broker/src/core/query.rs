@@ -7,6 +7,7 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 
 use super::case::{Case, Minted, Standing, Token};
+use super::directory::Role;
 use super::index::Tally;
 use super::state::State;
 use super::verdict::{Basis, Holdings};
@@ -57,6 +58,24 @@ impl State {
         })
     }
 
+    /// Whether `person` may know of `case`: those whose approval it needs, those near to it,
+    /// operators and auditors. To others it does not exist.
+    #[must_use]
+    pub fn may_see(&self, person: &PersonId, case: &Case) -> bool {
+        let roles = self.directory.people.get(person).map(|person| &person.roles);
+        self.is_asked(person, case)
+            || case.is_own(person, &self.directory)
+            || roles.is_some_and(|roles| {
+                roles.contains(&Role::Operator) || roles.contains(&Role::Auditor)
+            })
+    }
+
+    /// The grant that `exchange` of `workload` was for.
+    #[must_use]
+    pub fn exchanged(&self, workload: &SpiffeId, exchange: &ExchangeId) -> Option<GrantId> {
+        self.index.token(&self.token_id(workload, exchange))
+    }
+
     /// The case and the token that `token` names, dead or alive.
     #[must_use]
     pub fn token(&self, token: &TokenId) -> Option<(&Case, &Token)> {
@@ -80,7 +99,7 @@ impl State {
         now: Timestamp,
     ) -> Option<&Minted> {
         let Standing::Granted(grant) = self.case(grant)?.standing(now) else { return None };
-        let token = grant.tokens.get(grant.exchanges.get(exchange)?)?;
+        let token = grant.answered(exchange)?;
         self.is_good(token, now).then_some(&token.minted)
     }
 

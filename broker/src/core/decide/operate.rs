@@ -1,0 +1,50 @@
+//! What operators do besides bundles: take back, and list keys.
+
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::{GrantId, KeyId, TextDigest};
+use dayfly_verifier::time::Timestamp;
+
+use super::{Asked, Decided, invalid};
+use crate::core::denial::Denial;
+use crate::core::event::{Event, Target};
+
+pub(super) fn revoke(asked: &Asked<'_>, target: &Target, reason: Option<TextDigest>) -> Decided {
+    let actor = asked.operator()?;
+    let state = asked.state;
+    let is_over = |grant: &GrantId| {
+        let case = state.case(grant).ok_or(Denial::NotFound)?;
+        Ok(case.standing(asked.now).end().is_some())
+    };
+    let needless = match target {
+        Target::Grant(grant) | Target::Delegate(grant, _) => is_over(grant)?,
+        Target::Token(token) => {
+            let (case, token) = state.token(token).ok_or(Denial::NotFound)?;
+            is_over(&case.grant_id())? || !state.is_good(token, asked.now)
+        }
+        Target::Key(key) if !state.keys.contains_key(key) => return Err(Denial::NotFound),
+        Target::Key(_)
+        | Target::Block(_)
+        | Target::Workload(_)
+        | Target::Task(_)
+        | Target::Prefix(_) => false,
+    };
+    let event = Event::Revoked { target: target.clone(), reason };
+    Ok((actor, Some(event).filter(|_| !needless).into_iter().collect()))
+}
+
+pub(super) fn add_key(
+    asked: &Asked<'_>,
+    key: KeyId,
+    public: HolderKey,
+    not_after: Timestamp,
+) -> Decided {
+    let actor = asked.operator()?;
+    if let Some(listed) = asked.state.keys.get(&key) {
+        let same = listed.public == public && listed.not_after == not_after;
+        return if same { Ok((actor, Vec::new())) } else { Err(Denial::IdReused) };
+    }
+    if not_after <= asked.now {
+        return Err(invalid("not_after", "must lie ahead"));
+    }
+    Ok((actor, vec![Event::KeyAdded { key, public, not_after }]))
+}
