@@ -6,7 +6,7 @@
 //! | `key.pem` | its private key (PKCS#8), mode 0600 |
 //! | `bundle.pem` | the roots of the trust domain |
 //! | `identity.toml` | the brokers: their exact SPIFFE IDs and where they listen |
-//! | `next-key.pem`, `next.csr` | a renewal under way: asked for again as it was, it is the same one |
+//! | `next-key.pem` | the key of a renewal under way: asked for again with it, it is the same one |
 //!
 //! A key never leaves its directory. At renewal the certificate is replaced first; a directory
 //! whose certificate belongs to the next key is one step behind, and is read as if it were not.
@@ -58,16 +58,23 @@ pub struct NewKey {
 }
 
 impl NewKey {
-    /// A fresh Ed25519 key. Its request carries a random name, so that no two requests are alike:
-    /// the authority takes nothing but the key from it.
+    /// A fresh Ed25519 key.
     pub fn generate() -> Result<Self, IdentityError> {
-        let failed = |error: rcgen::Error| IdentityError::Key(error.to_string());
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(failed)?;
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519);
+        Self::of(&key.map_err(no_key)?)
+    }
+
+    /// A key that was made before.
+    fn read(pem: &[u8]) -> Option<Self> {
+        let pem = std::str::from_utf8(pem).ok()?;
+        Self::of(&rcgen::KeyPair::from_pem(pem).ok()?).ok()
+    }
+
+    fn of(key: &rcgen::KeyPair) -> Result<Self, IdentityError> {
+        // The authority takes nothing but the key from a request: it carries no names.
         let mut params = rcgen::CertificateParams::default();
-        let mut name = [0; 16];
-        getrandom::fill(&mut name).map_err(|error| IdentityError::Key(error.to_string()))?;
-        params.distinguished_name.push(rcgen::DnType::CommonName, hex::encode(name));
-        let csr = params.serialize_request(&key).map_err(failed)?.der().to_vec();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let csr = params.serialize_request(key).map_err(no_key)?.der().to_vec();
         Ok(Self { pem: Zeroizing::new(key.serialize_pem()), csr })
     }
 
@@ -76,6 +83,16 @@ impl NewKey {
     pub fn csr(&self) -> &[u8] {
         &self.csr
     }
+
+    /// The private key: PKCS#8 in PEM.
+    #[must_use]
+    pub fn pem(&self) -> &Zeroizing<String> {
+        &self.pem
+    }
+}
+
+fn no_key(error: rcgen::Error) -> IdentityError {
+    IdentityError::Key(error.to_string())
 }
 
 /// Which SVID is kept.
@@ -196,26 +213,22 @@ impl IdentityDir {
         files::write_public(&self.file("identity.toml"), brokers.as_bytes())?;
         files::write_public(&self.file("svid.pem"), pem(&chain).as_bytes())?;
         files::write_secret(&self.file("key.pem"), key.pem.as_bytes())?;
-        for done in ["next.csr", "next-key.pem"] {
-            // What stays behind is the key in use: harmless, and replaced at the next renewal.
-            let _removed = std::fs::remove_file(self.file(done));
-        }
+        // If it stays behind, it is the key in use: a renewal with it is refused, not harmful.
+        let _removed = std::fs::remove_file(self.file("next-key.pem"));
         Ok(identity)
     }
 
     /// The key for the next SVID: the one of a renewal that was asked for and never answered, or
     /// a new one, kept before it is used.
     pub(crate) fn next_key(&self) -> Result<NewKey, IdentityError> {
-        let (key, csr) = (self.file("next-key.pem"), self.file("next.csr"));
-        if let (Ok(pem), Ok(csr)) = (files::read_secret(&key), files::read_trusted(&csr)) {
-            let pem = String::from_utf8(pem.to_vec()).map(Zeroizing::new);
-            if let Ok(pem) = pem {
-                return Ok(NewKey { pem, csr });
-            }
+        let path = self.file("next-key.pem");
+        if let Ok(pem) = files::read_secret(&path)
+            && let Some(key) = NewKey::read(&pem)
+        {
+            return Ok(key);
         }
         let new = NewKey::generate()?;
-        files::write_secret(&key, new.pem.as_bytes())?;
-        files::write_public(&csr, &new.csr)?;
+        files::write_secret(&path, new.pem.as_bytes())?;
         Ok(new)
     }
 

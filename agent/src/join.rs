@@ -26,7 +26,7 @@ const PREFIX: &str = "dayfly-join";
 /// `dayfly-join.ID.SECRET.HASH`: good for one join within ten minutes.
 pub struct JoinString {
     /// Names it; no secret.
-    pub id: [u8; 8],
+    pub id: [u8; 16],
     /// Who knows it may join.
     pub secret: Zeroizing<[u8; 32]>,
     /// The digest of the trust bundle ([`crate::svid::TrustBundle::digest`]).
@@ -55,7 +55,7 @@ impl FromStr for JoinString {
         if prefix != PREFIX || parts.next().is_some() {
             return Err(refused());
         }
-        let mut read = Self { id: [0; 8], secret: Zeroizing::default(), bundle: [0; 32] };
+        let mut read = Self { id: [0; 16], secret: Zeroizing::default(), bundle: [0; 32] };
         hex::decode_to_slice(id, &mut read.id).map_err(|_| refused())?;
         for (text, bytes) in [(secret, &mut *read.secret), (bundle, &mut read.bundle)] {
             let written = URL_SAFE_NO_PAD.decode_slice(text, bytes).map_err(|_| refused())?;
@@ -119,10 +119,10 @@ mod tests {
 
     #[test]
     fn join_strings_are_read_as_they_are_written_and_in_no_other_form() {
-        let string = JoinString { id: [1; 8], secret: [2; 32].into(), bundle: [3; 32] };
+        let string = JoinString { id: [1; 16], secret: [2; 32].into(), bundle: [3; 32] };
         let text = string.to_text();
         let read: JoinString = text.parse().unwrap();
-        assert_eq!((read.id, *read.secret, read.bundle), ([1; 8], [2; 32], [3; 32]));
+        assert_eq!((read.id, *read.secret, read.bundle), ([1; 16], [2; 32], [3; 32]));
         let short = text.replacen("AgIC", "", 1);
         for bad in
             ["", "dayfly-join", &text[1..], &text[..text.len() - 1], &short, &format!("{}.", *text)]

@@ -1,1 +1,316 @@
-//! To be written.
+//! The embedded authority: gives SVIDs to those who have no SPIRE.
+//!
+//! It takes a public key from a request and nothing else; the ID is fixed by the join string, or
+//! is the caller's own. Must never give an ID that is kept for brokers, nor one of another trust
+//! domain, nor renew one document twice.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dayfly_agent::files::{self, FileError};
+use dayfly_agent::identity::{NewKey, pem};
+use dayfly_agent::join::JoinString;
+use dayfly_agent::svid::{Peer, TrustBundle, is_broker};
+use dayfly_agent::tls::Identity;
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SanType, SerialNumber,
+};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::journal::{Invitation, Joins, JournalError, Renewal};
+use crate::random::Random;
+
+/// How long an SVID lives.
+pub const SVID_LIFE: Duration = Duration::from_secs(60 * 60);
+/// How long a join string is good for.
+pub const INVITATION_LIFE: Duration = Duration::from_secs(10 * 60);
+/// How long the authority's own certificate lives.
+const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// An SVID begins that much before now, for clocks that are behind.
+const BEHIND: Duration = Duration::from_secs(60);
+/// The largest request for a certificate, in bytes.
+const MAX_CSR_BYTES: usize = 4096;
+
+/// The files of an authority, in the directory of its keys.
+const KEY_FILE: &str = "authority.key";
+const ROOT_FILE: &str = "authority.pem";
+
+/// Why the authority gives no SVID.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// Something in the request is not what it should be.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// There is no such invitation, or its secret is another one, or it was used, or it expired.
+    #[error("the join string is wrong, used or expired; ask for a new one")]
+    NotInvited,
+    /// No such SVID was given by this authority.
+    #[error("this authority gave no such SVID; join again")]
+    Unknown,
+    /// One SVID was renewed twice: one of the two who did holds a stolen key.
+    #[error("the ID is locked: one of its certificates was renewed twice; join anew to unlock it")]
+    Locked,
+    /// What the authority remembers cannot be reached.
+    #[error(transparent)]
+    Store(#[from] JournalError),
+    /// A file of the authority cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The cryptography failed.
+    #[error("cannot make a certificate: {0}")]
+    Certificate(String),
+}
+
+impl From<rcgen::Error> for AuthorityError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Certificate(error.to_string())
+    }
+}
+
+/// An SVID as it is given.
+#[derive(Debug, Clone)]
+pub struct Svid {
+    /// For whom.
+    pub id: SpiffeId,
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+    /// When it ends.
+    pub until: Timestamp,
+    /// Which one of the ID's it is.
+    pub generation: u64,
+}
+
+/// The authority of one trust domain.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    bundle: TrustBundle,
+    joins: Arc<dyn Joins>,
+    random: Arc<dyn Random>,
+    locked: ArcSwap<BTreeSet<SpiffeId>>,
+}
+
+impl Authority {
+    /// Founds the authority of a trust domain, and keeps its key and certificate in `dir`.
+    pub fn found(domain: &str, dir: &Path, now: Timestamp) -> Result<(), AuthorityError> {
+        // Whatever can be the trust domain of an ID can be this one's.
+        broker_id(domain)?;
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+        let root = root_params(domain, now)?.self_signed(&key)?;
+        files::private_dir(dir)?;
+        files::write_secret(&dir.join(KEY_FILE), Zeroizing::new(key.serialize_pem()).as_bytes())?;
+        files::write_public(&dir.join(ROOT_FILE), pem(&[root.into()]).as_bytes())?;
+        Ok(())
+    }
+
+    /// The authority of a trust domain whose key and certificate stand in `dir`.
+    pub async fn open(
+        domain: &str,
+        dir: &Path,
+        joins: Arc<dyn Joins>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, AuthorityError> {
+        let root = files::read_trusted(&dir.join(ROOT_FILE))?;
+        let root = CertificateDer::from_pem_slice(&root)
+            .map_err(|_| Invalid::new(ROOT_FILE, "must hold a certificate in PEM"))?;
+        let key = files::read_secret(&dir.join(KEY_FILE))?;
+        let key = std::str::from_utf8(&key).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
+        let key = key.ok_or_else(|| Invalid::new(KEY_FILE, "must hold a private key in PEM"))?;
+        let issuer = Issuer::from_ca_cert_der(&root, key)?;
+        let bundle = TrustBundle::new(domain, vec![root])?;
+        let locked = ArcSwap::from_pointee(joins.locked().await?);
+        Ok(Self { issuer, bundle, joins, random, locked })
+    }
+
+    /// The roots of the trust domain.
+    #[must_use]
+    pub fn bundle(&self) -> &TrustBundle {
+        &self.bundle
+    }
+
+    /// Whether an ID is locked: nothing is done for whoever comes with it.
+    #[must_use]
+    pub fn is_locked(&self, id: &SpiffeId) -> bool {
+        self.locked.load().contains(id)
+    }
+
+    /// Reads anew which IDs are locked: another process may have changed it.
+    pub async fn refresh(&self) -> Result<(), AuthorityError> {
+        self.locked.store(Arc::new(self.joins.locked().await?));
+        Ok(())
+    }
+
+    /// A new identity for this broker itself.
+    pub fn for_broker(&self, now: Timestamp) -> Result<Identity, AuthorityError> {
+        let id = broker_id(self.bundle.domain())?;
+        let key = NewKey::generate().map_err(|e| AuthorityError::Certificate(e.to_string()))?;
+        let svid = self.issue(&id, &public_key(key.csr())?, 0, now)?;
+        let private = PrivateKeyDer::from_pem_slice(key.pem().as_bytes())
+            .map_err(|_| AuthorityError::Certificate("its key cannot be read".to_owned()))?;
+        Ok(Identity::new(vec![svid.certificate], &private, self.bundle.clone())?)
+    }
+
+    /// Invites whoever gets the string to join as `id`, once, until the time that is given back.
+    pub async fn invite(
+        &self,
+        id: &SpiffeId,
+        now: Timestamp,
+    ) -> Result<(JoinString, Timestamp), AuthorityError> {
+        if id.trust_domain() != self.bundle.domain() {
+            return Err(Invalid::new("spiffe_id", "must be of the broker's trust domain").into());
+        }
+        if is_broker(id) {
+            return Err(
+                Invalid::new("spiffe_id", "must not be one that is kept for brokers").into()
+            );
+        }
+        let bundle = TrustBundle::digest(self.bundle.roots());
+        let mut string = JoinString { id: [0; 16], secret: Zeroizing::default(), bundle };
+        self.random.fill(&mut string.id);
+        self.random.fill(&mut *string.secret);
+        let secret_hash = Sha256::digest(&string.secret[..]).into();
+        let expires_at = now.plus(INVITATION_LIFE);
+        let (id, spiffe_id) = (string.id, id.clone());
+        let invitation = Invitation { id, secret_hash, spiffe_id, expires_at };
+        self.joins.invite(&invitation, now).await?;
+        Ok((string, expires_at))
+    }
+
+    /// Trades an invitation for the first SVID of its ID, for the key in the request.
+    pub async fn join(
+        &self,
+        id: &[u8; 16],
+        secret: &[u8],
+        csr: &[u8],
+        now: Timestamp,
+    ) -> Result<Svid, AuthorityError> {
+        let key = public_key(csr)?;
+        let secret_hash = Sha256::digest(secret).into();
+        let joined = self.joins.join(id, &secret_hash, &key_hash(&key), now).await?;
+        let (spiffe_id, generation) = joined.ok_or(AuthorityError::NotInvited)?;
+        self.refresh().await?;
+        self.issue(&spiffe_id, &key, generation, now)
+    }
+
+    /// The next SVID for the ID of `peer`, in place of the one that they came with, which is of
+    /// this generation.
+    pub async fn renew(
+        &self,
+        peer: &Peer,
+        generation: u64,
+        csr: &[u8],
+        now: Timestamp,
+    ) -> Result<Svid, AuthorityError> {
+        let key = public_key(csr)?;
+        let (before, next) = (peer.key_digest, key_hash(&key));
+        if before == next {
+            return Err(Invalid::new("csr_der", "must be for a new key").into());
+        }
+        match self.joins.renew(&peer.id, generation, &before, &next).await? {
+            Renewal::Granted(generation) => self.issue(&peer.id, &key, generation, now),
+            Renewal::Unknown => Err(AuthorityError::Unknown),
+            Renewal::Locked => {
+                tracing::warn!(id = %peer.id, "one certificate was renewed twice: the ID is locked");
+                self.refresh().await?;
+                Err(AuthorityError::Locked)
+            }
+        }
+    }
+
+    fn issue(
+        &self,
+        id: &SpiffeId,
+        key: &impl PublicKeyData,
+        generation: u64,
+        now: Timestamp,
+    ) -> Result<Svid, AuthorityError> {
+        let until = now.plus(SVID_LIFE).floor_to_second();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(self.serial(generation));
+        set_life(&mut params, now.minus(BEHIND), until);
+        let certificate = params.signed_by(key, &self.issuer)?.into();
+        Ok(Svid { id: id.clone(), certificate, until, generation })
+    }
+
+    /// Eight random bytes, the first of them without its sign and never zero, then the generation:
+    /// the holder reads from the certificate which one it is.
+    fn serial(&self, generation: u64) -> SerialNumber {
+        let mut serial = [0; 16];
+        let (random, count) = serial.split_at_mut(8);
+        self.random.fill(random);
+        random.iter_mut().take(1).for_each(|first| *first = *first & 0x3f | 0x40);
+        count.copy_from_slice(&generation.to_be_bytes());
+        SerialNumber::from_slice(&serial)
+    }
+}
+
+/// The ID of the broker of a trust domain.
+pub fn broker_id(domain: &str) -> Result<SpiffeId, Invalid> {
+    format!("spiffe://{domain}/dayfly/broker")
+        .parse()
+        .ok()
+        .filter(|id: &SpiffeId| id.trust_domain() == domain)
+        .ok_or_else(|| Invalid::new("trust_domain", "must be 1 to 255 of a-z 0-9 . - _"))
+}
+
+/// The key for which a request asks. Its signature is checked; of its names nothing is looked at.
+fn public_key(csr: &[u8]) -> Result<rcgen::PublicKey, Invalid> {
+    let refused = |rule: &'static str| Invalid::new("csr_der", rule);
+    if csr.len() > MAX_CSR_BYTES {
+        return Err(refused("must not be longer than 4096 bytes"));
+    }
+    let read = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))
+        .map_err(|_| refused("must be a PKCS#10 request, signed by its own key"))?;
+    let key = read.public_key;
+    let algorithm = PublicKeyData::algorithm(&key);
+    let ed25519 = algorithm == &rcgen::PKCS_ED25519;
+    if !ed25519 && algorithm != &rcgen::PKCS_ECDSA_P256_SHA256 {
+        return Err(refused("must be for an Ed25519 or a P-256 key"));
+    }
+    if ed25519 && HolderKey::from_slice(key.der_bytes()).is_err() {
+        return Err(refused("must be for a key under which not everybody can sign"));
+    }
+    Ok(key)
+}
+
+/// SHA-256 over the public key info, as [`Peer::key_digest`] is.
+fn key_hash(key: &impl PublicKeyData) -> [u8; 32] {
+    Sha256::digest(key.subject_public_key_info()).into()
+}
+
+fn root_params(domain: &str, now: Timestamp) -> Result<CertificateParams, AuthorityError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "Dayfly");
+    params.distinguished_name.push(DnType::CommonName, format!("authority of {domain}"));
+    params.subject_alt_names = vec![SanType::URI(format!("spiffe://{domain}").try_into()?)];
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_life(&mut params, now.minus(BEHIND), now.plus(ROOT_LIFE));
+    Ok(params)
+}
+
+#[expect(clippy::arithmetic_side_effects, reason = "a timestamp lies before the year 10000")]
+fn set_life(params: &mut CertificateParams, from: Timestamp, until: Timestamp) {
+    let first_day = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = first_day + Duration::from_secs(from.as_secs());
+    params.not_after = first_day + Duration::from_secs(until.as_secs());
+}

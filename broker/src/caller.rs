@@ -1,16 +1,212 @@
 //! Who calls, and what they may call: one table, one rule for each method, in force before any
 //! handler runs. A method without a rule is refused to everybody.
 
-use dayfly_agent::svid::Peer;
-use tonic::Status;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use dayfly_agent::svid::Peer;
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Clock;
+use futures_util::future::Either;
+use http::{Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::api::status;
+use crate::authority::Authority;
 use crate::core::command::Caller;
+use crate::core::denial::Denial;
+use crate::core::directory::{Directory, Party, Role};
+
+/// Who may call a method. What they may do with it is decided by the rules of the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Whoever has a join string; no certificate is asked for, nor looked at.
+    Joiner,
+    /// Whoever has a certificate of the trust domain.
+    Anyone,
+    /// Workloads that the bundle in force knows.
+    Workload,
+    /// People that it knows.
+    Person,
+    /// People with the role of operator.
+    Operator,
+    /// People with the role of operator or auditor.
+    Overseer,
+    /// People with the role of auditor.
+    Auditor,
+    /// Gateways that it knows.
+    Gateway,
+}
+
+/// The rule of every method.
+pub const RULES: &[(&str, Rule)] = &[
+    ("/dayfly.v1.IdentityService/Join", Rule::Joiner),
+    ("/dayfly.v1.IdentityService/Renew", Rule::Anyone),
+    ("/dayfly.v1.AccessService/RequestAccess", Rule::Workload),
+    ("/dayfly.v1.AccessService/WatchRequest", Rule::Workload),
+    ("/dayfly.v1.AccessService/Exchange", Rule::Workload),
+    ("/dayfly.v1.AccessService/Complete", Rule::Workload),
+    ("/dayfly.v1.AccessService/Cancel", Rule::Workload),
+    ("/dayfly.v1.AccessService/ListMyGrants", Rule::Workload),
+    ("/dayfly.v1.AccessService/GetDossier", Rule::Workload),
+    ("/dayfly.v1.ApprovalService/WatchPending", Rule::Person),
+    ("/dayfly.v1.ApprovalService/GetRequest", Rule::Person),
+    ("/dayfly.v1.ApprovalService/Approve", Rule::Person),
+    ("/dayfly.v1.ApprovalService/Deny", Rule::Person),
+    ("/dayfly.v1.ApprovalService/Withdraw", Rule::Person),
+    ("/dayfly.v1.OperatorService/ListGrants", Rule::Overseer),
+    ("/dayfly.v1.OperatorService/Revoke", Rule::Operator),
+    ("/dayfly.v1.OperatorService/WatchEnforcement", Rule::Overseer),
+    ("/dayfly.v1.OperatorService/ApplyBundle", Rule::Operator),
+    ("/dayfly.v1.OperatorService/GetStatus", Rule::Overseer),
+    ("/dayfly.v1.OperatorService/CreateJoin", Rule::Operator),
+    ("/dayfly.v1.GatewayService/Follow", Rule::Gateway),
+    ("/dayfly.v1.GatewayService/GetTrust", Rule::Gateway),
+    ("/dayfly.v1.GatewayService/Redeem", Rule::Gateway),
+    ("/dayfly.v1.AuditService/Tail", Rule::Auditor),
+    ("/grpc.health.v1.Health/Check", Rule::Anyone),
+    ("/grpc.health.v1.Health/Watch", Rule::Anyone),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Rule::Anyone),
+];
+
+/// The rule of a method, by its path.
+#[must_use]
+pub fn rule(path: &str) -> Option<Rule> {
+    RULES.iter().find(|(listed, _)| *listed == path).map(|(_, rule)| *rule)
+}
 
 /// The caller of a request, as the certificate of its connection says. Every request that a
-/// handler sees has one; a request without is refused.
+/// handler behind [`Guard`] sees has one; a request without is refused.
 pub fn caller_of<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
-    match request.extensions().get::<Peer>() {
-        Some(peer) => Ok(Caller { id: peer.id.clone(), until: peer.until }),
-        None => Err(Status::unauthenticated("this call needs a certificate")),
+    peer_of(request).map(|peer| Caller { id: peer.id.clone(), until: peer.until })
+}
+
+/// The other end of the connection that a request came by.
+pub fn peer_of<T>(request: &tonic::Request<T>) -> Result<&Peer, Status> {
+    request.extensions().get::<Peer>().ok_or_else(no_certificate)
+}
+
+impl Rule {
+    /// Whether a caller with this ID is one of those whom the rule means.
+    #[must_use]
+    pub fn admits(self, id: &SpiffeId, directory: &Directory) -> bool {
+        let has = |roles: &[Role]| match directory.party(id) {
+            Party::Person(name) => directory
+                .people
+                .get(&name)
+                .is_some_and(|person| roles.iter().any(|role| person.roles.contains(role))),
+            Party::Gateway | Party::Workload | Party::Stranger => false,
+        };
+        match self {
+            Self::Joiner => false,
+            Self::Anyone => true,
+            Self::Workload => match directory.party(id) {
+                Party::Workload => true,
+                Party::Gateway => directory.workloads.iter().any(|rule| rule.ids.matches(id)),
+                Party::Person(_) | Party::Stranger => false,
+            },
+            Self::Person => matches!(directory.party(id), Party::Person(_)),
+            Self::Operator => has(&[Role::Operator]),
+            Self::Overseer => has(&[Role::Operator, Role::Auditor]),
+            Self::Auditor => has(&[Role::Auditor]),
+            Self::Gateway => matches!(directory.party(id), Party::Gateway),
+        }
+    }
+}
+
+/// What the rules are judged by.
+pub trait Judge: Send + Sync {
+    /// Who is who, by the newest durable state.
+    fn directory(&self) -> Arc<Directory>;
+}
+
+impl<F: Fn() -> Arc<Directory> + Send + Sync> Judge for F {
+    fn directory(&self) -> Arc<Directory> {
+        self()
+    }
+}
+
+/// Through which listener a call came.
+#[derive(Clone)]
+pub enum Door {
+    /// The one for joining: nothing else can be done there.
+    Join,
+    /// The one that wants certificates.
+    Mutual(Arc<Known>),
+}
+
+/// What is known of those who come with a certificate.
+pub struct Known {
+    /// Who is who.
+    pub judge: Box<dyn Judge>,
+    /// Knows the IDs that are locked.
+    pub authority: Arc<Authority>,
+    /// By which certificates end.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Door {
+    /// Whether a call of `path` by `peer` may go on to its handler.
+    pub fn admit(&self, path: &str, peer: Option<&Peer>) -> Result<(), Status> {
+        let rule = rule(path);
+        let known = match (self, rule) {
+            (Self::Join, Some(Rule::Joiner)) => return Ok(()),
+            (Self::Join, _) => return Err(status::denial(&Denial::NotAllowed)),
+            (Self::Mutual(known), _) => known,
+        };
+        let peer = peer.ok_or_else(no_certificate)?;
+        if peer.until <= known.clock.now() {
+            return Err(Status::unauthenticated("the certificate of this connection has ended"));
+        }
+        if known.authority.is_locked(&peer.id) {
+            tracing::warn!(id = %peer.id, "a call by an ID that is locked");
+            return Err(Status::permission_denied("this ID is locked; join anew to unlock it"));
+        }
+        if rule.is_some_and(|rule| rule.admits(&peer.id, &known.judge.directory())) {
+            return Ok(());
+        }
+        tracing::info!(id = %peer.id, path = path.escape_default().to_string(), "call refused");
+        Err(status::denial(&Denial::NotAllowed))
+    }
+}
+
+fn no_certificate() -> Status {
+    Status::unauthenticated("this call needs a certificate")
+}
+
+/// Lets a call go on to its handler only where its rule says so.
+#[derive(Clone)]
+pub struct Guard<S> {
+    door: Door,
+    service: S,
+}
+
+impl<S> Guard<S> {
+    /// Stands before `service`.
+    pub fn new(door: Door, service: S) -> Self {
+        Self { door, service }
+    }
+}
+
+impl<S, B> Service<Request<B>> for Guard<S>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<S::Future, std::future::Ready<Result<Response<Body>, Infallible>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match self.door.admit(request.uri().path(), request.extensions().get::<Peer>()) {
+            Ok(()) => Either::Left(self.service.call(request)),
+            Err(status) => Either::Right(std::future::ready(Ok(status.into_http()))),
+        }
     }
 }

@@ -35,7 +35,6 @@ impl StoredEntry {
             | Event::Granted { .. }
             | Event::TokenRecorded { .. }
             | Event::ExchangeAnswered { .. }
-            | Event::ExchangeAnswered { .. }
             | Event::UseRedeemed { .. }
             | Event::Ended { .. }
             | Event::Revoked { .. } => before.epoch,

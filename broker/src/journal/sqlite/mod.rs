@@ -48,9 +48,10 @@ const SCHEMA: &str = "
         expires_at_ms INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE document (
-        spiffe_id TEXT PRIMARY KEY, generation INTEGER NOT NULL, locked INTEGER NOT NULL,
-        key_hash BLOB NOT NULL
+        spiffe_id TEXT NOT NULL, generation INTEGER NOT NULL, key_hash BLOB NOT NULL,
+        renewed_to INTEGER, PRIMARY KEY (spiffe_id, generation)
     ) STRICT;
+    CREATE TABLE locked (spiffe_id TEXT PRIMARY KEY) STRICT;
     INSERT INTO head VALUES (1, zeroblob(16), 0, zeroblob(32), 0);
 ";
 

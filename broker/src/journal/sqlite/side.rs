@@ -1,12 +1,13 @@
 //! What is kept beside the log, in tables of its own.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use dayfly_verifier::id::{BundleDigest, TextDigest};
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use rusqlite::{OptionalExtension as _, Transaction};
 
-use super::super::side::renewal;
 use super::super::{Bundles, FreeText, Invitation, Joins, JournalError, Renewal, Texts};
 use super::{Sqlite, corrupt, failed, number};
 
@@ -105,9 +106,13 @@ impl Joins for Sqlite {
             let Some(taken) = taken else { return Ok(None) };
             let spiffe_id: SpiffeId =
                 taken.parse().map_err(|_| corrupt("names an invitation that was changed"))?;
-            let last = document(tx, &spiffe_id)?.map_or(0, |(generation, _, _)| generation);
-            let generation = last.saturating_add(1);
-            put_document(tx, &spiffe_id, (generation, false, key_hash))?;
+            let unlock = "DELETE FROM locked WHERE spiffe_id = ?1";
+            if tx.execute(unlock, (spiffe_id.as_str(),)).map_err(failed)? == 1 {
+                // Those of before stay in the count, but nobody can renew them.
+                let void = "UPDATE document SET key_hash = zeroblob(32) WHERE spiffe_id = ?1";
+                tx.execute(void, (spiffe_id.as_str(),)).map_err(failed)?;
+            }
+            let generation = issue(tx, &spiffe_id, &key_hash)?;
             Ok(Some((spiffe_id, generation)))
         })
         .await
@@ -118,40 +123,79 @@ impl Joins for Sqlite {
         spiffe_id: &SpiffeId,
         generation: u64,
         key_hash: &[u8; 32],
+        next_key_hash: &[u8; 32],
     ) -> Result<Renewal, JournalError> {
-        let (spiffe_id, key_hash) = (spiffe_id.clone(), *key_hash);
+        let (id, key_hash, next_key_hash) = (spiffe_id.clone(), *key_hash, *next_key_hash);
         self.write(move |tx| {
-            let Some(issued) = document(tx, &spiffe_id)? else { return Ok(Renewal::Unknown) };
-            let renewal = renewal(issued, generation, &key_hash);
-            match renewal {
-                Renewal::Granted(next) => put_document(tx, &spiffe_id, (next, false, key_hash))?,
-                Renewal::Locked => put_document(tx, &spiffe_id, (issued.0, true, issued.2))?,
-                Renewal::Unknown => {}
+            let Some(issued) = document(tx, &id, generation)?.filter(|d| d.key_hash == key_hash)
+            else {
+                return Ok(Renewal::Unknown);
+            };
+            let locked = "SELECT 1 FROM locked WHERE spiffe_id = ?1";
+            let locked = tx.query_row(locked, (id.as_str(),), |_| Ok(())).optional();
+            if locked.map_err(failed)?.is_some() {
+                return Ok(Renewal::Locked);
             }
-            Ok(renewal)
+            let Some(next) = issued.renewed_to else {
+                let next = issue(tx, &id, &next_key_hash)?;
+                let renewed = "UPDATE document SET renewed_to = ?3 \
+                               WHERE spiffe_id = ?1 AND generation = ?2";
+                let row = (id.as_str(), number(generation)?, number(next)?);
+                tx.execute(renewed, row).map_err(failed)?;
+                return Ok(Renewal::Granted(next));
+            };
+            if document(tx, &id, next)?.is_some_and(|again| again.key_hash == next_key_hash) {
+                return Ok(Renewal::Granted(next));
+            }
+            let lock = "INSERT INTO locked (spiffe_id) VALUES (?1)";
+            tx.execute(lock, (id.as_str(),)).map_err(failed)?;
+            Ok(Renewal::Locked)
+        })
+        .await
+    }
+
+    async fn locked(&self) -> Result<BTreeSet<SpiffeId>, JournalError> {
+        self.look(|tx| {
+            let mut select = tx.prepare("SELECT spiffe_id FROM locked").map_err(failed)?;
+            let ids = select.query_map((), |row| row.get::<_, String>(0)).map_err(failed)?;
+            let read = |id: rusqlite::Result<String>| {
+                id.map_err(failed)?.parse().map_err(|_| corrupt("names a lock that was changed"))
+            };
+            ids.map(read).collect()
         })
         .await
     }
 }
 
-/// Generation, whether it is locked, and hash of the key of what was issued last.
-type Issued = (u64, bool, [u8; 32]);
-
-fn document(tx: &Transaction<'_>, id: &SpiffeId) -> Result<Option<Issued>, JournalError> {
-    let select = "SELECT generation, locked, key_hash FROM document WHERE spiffe_id = ?1";
-    let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?));
-    let row = tx.query_row(select, (id.as_str(),), row).optional().map_err(failed)?;
-    let Some((generation, locked, key_hash)) = row else { return Ok(None) };
-    let generation = u64::try_from(generation).map_err(|_| corrupt("has a negative generation"))?;
-    Ok(Some((generation, locked, key_hash)))
+/// An identity document that was issued.
+struct Document {
+    key_hash: [u8; 32],
+    renewed_to: Option<u64>,
 }
 
-fn put_document(
+fn document(
     tx: &Transaction<'_>,
     id: &SpiffeId,
-    (generation, locked, key_hash): Issued,
-) -> Result<(), JournalError> {
-    let put = "INSERT OR REPLACE INTO document (spiffe_id, generation, locked, key_hash) \
-               VALUES (?1, ?2, ?3, ?4)";
-    tx.execute(put, (id.as_str(), number(generation)?, locked, key_hash)).map(drop).map_err(failed)
+    generation: u64,
+) -> Result<Option<Document>, JournalError> {
+    // A generation that no row can have was never issued.
+    let Ok(generation) = i64::try_from(generation) else { return Ok(None) };
+    let select = "SELECT key_hash, renewed_to FROM document \
+                  WHERE spiffe_id = ?1 AND generation = ?2";
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?));
+    let row = tx.query_row(select, (id.as_str(), generation), row).optional().map_err(failed)?;
+    let Some((key_hash, renewed_to)) = row else { return Ok(None) };
+    let renewed_to = renewed_to.map(u64::try_from).transpose();
+    let renewed_to = renewed_to.map_err(|_| corrupt("has a negative generation"))?;
+    Ok(Some(Document { key_hash, renewed_to }))
+}
+
+/// Puts down a document of the next generation of an ID.
+fn issue(tx: &Transaction<'_>, id: &SpiffeId, key_hash: &[u8; 32]) -> Result<u64, JournalError> {
+    let last = "SELECT COALESCE(MAX(generation), 0) FROM document WHERE spiffe_id = ?1";
+    let last: i64 = tx.query_row(last, (id.as_str(),), |row| row.get(0)).map_err(failed)?;
+    let next = last.saturating_add(1);
+    let put = "INSERT INTO document (spiffe_id, generation, key_hash) VALUES (?1, ?2, ?3)";
+    tx.execute(put, (id.as_str(), next, key_hash)).map_err(failed)?;
+    u64::try_from(next).map_err(|_| corrupt("has a negative generation"))
 }
