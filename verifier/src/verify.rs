@@ -13,6 +13,10 @@ mod ask;
 mod attempt;
 mod verified;
 
+#[cfg(test)]
+#[cfg(feature = "issue")]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

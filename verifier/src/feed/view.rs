@@ -56,3 +56,19 @@ impl GatewayView {
         self.seq
     }
 }
+
+#[cfg(test)]
+impl GatewayView {
+    /// A view that counts until `fresh_until`, for tests of what reads views.
+    pub(crate) fn for_test(
+        trust: Statement,
+        revocations: Revocations,
+        generation: u64,
+        fresh_until: Duration,
+    ) -> Self {
+        let seq = Seq(generation);
+        let fresh_until = Some(fresh_until);
+        let trust = Arc::new(trust);
+        Self { trust, revocations, generation, seq, fresh_until, best_effort: false }
+    }
+}

@@ -1,0 +1,118 @@
+//! What binds a proof to the call, and a token to its last holder.
+
+use zeroize::Zeroizing;
+
+use super::world::*;
+use crate::caveat::Caveat;
+use crate::claims::Claims;
+use crate::proof::{DpopCall, make_dpop};
+use crate::revocations::{Kind, Target};
+use crate::scope::{Constraint, Limit, Value};
+use crate::verify::{Config, Peer, Shown};
+use crate::wire::{Decoded, delegate};
+
+/// A proof without the claim `act`, for the usual call.
+fn plain_proof(world: &mut World, token: &str) -> String {
+    make_dpop(&holder(0), token, &usual_http(), at(NOW), world.jti())
+}
+
+#[test]
+fn a_changed_amount_is_another_call() {
+    let mut world = World::new();
+    let token = minted(&claims());
+    let proof = world.proof(&holder(0), token.expose(), &refund(5));
+    assert_eq!(code(&world.present(token.expose(), &proof, &refund(500))), "bad_proof");
+    let text = call("refund", "orders/prod/o-17", &[("amount", Value::text("5").unwrap())]);
+    assert_eq!(code(&world.present(token.expose(), &proof, &text)), "bad_proof");
+    assert_eq!(code(&world.present(token.expose(), &proof, &refund(5))), "ok");
+}
+
+#[test]
+fn act_is_demanded_for_counted_and_online_rights_and_behind_a_proxy() {
+    let mut world = World::new();
+    let plain = minted(&claims());
+    let proof = plain_proof(&mut world, plain.expose());
+    assert_eq!(code(&world.present(plain.expose(), &proof, &refund(5))), "ok");
+    for claims in [Claims { counted: true, ..claims() }, Claims { online: true, ..claims() }] {
+        let token = minted(&claims);
+        let proof = plain_proof(&mut world, token.expose());
+        assert_eq!(code(&world.present(token.expose(), &proof, &refund(5))), "bad_proof");
+        assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "ask");
+    }
+    let mut proxied = World::with(Config { behind_proxy: true, ..config(GATEWAY) });
+    let proof = plain_proof(&mut proxied, plain.expose());
+    assert_eq!(code(&proxied.present(plain.expose(), &proof, &refund(5))), "bad_proof");
+    assert_eq!(code(&proxied.use_by(&holder(0), plain.expose(), &refund(5))), "ok");
+}
+
+#[test]
+fn without_a_configured_url_no_proof_over_http_counts() {
+    let mut world = World::with(Config { base_url: None, ..config(GATEWAY) });
+    let token = minted(&claims());
+    assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "bad_proof");
+}
+
+#[test]
+fn the_url_is_compared_byte_for_byte() {
+    let mut world = World::new();
+    let token = minted(&claims());
+    for url in [
+        "https://orders.shop.test/orders/o-17/refund/",
+        "https://orders.shop.test/orders/o-17/refund?x=1",
+        "https://orders.shop.test/orders/o-17/refund#x",
+        "https://orders.shop.test:443/orders/o-17/refund",
+        "https://ORDERS.shop.test/orders/o-17/refund",
+        "http://orders.shop.test/orders/o-17/refund",
+        "https://orders.shop.test.evil/orders/o-17/refund",
+        "https://orders.shop.test/orders/%6f-17/refund",
+        "/orders/o-17/refund",
+        "",
+    ] {
+        let http = DpopCall { url, ..usual_http() };
+        let proof = make_dpop(&holder(0), token.expose(), &http, at(NOW), world.jti());
+        assert_eq!(code(&world.present(token.expose(), &proof, &refund(5))), "bad_proof", "{url}");
+    }
+}
+
+#[test]
+fn only_the_last_delegate_is_the_holder() {
+    let mut world = World::new();
+    let first = Decoded::read(minted(&claims()).expose()).unwrap();
+    let argument = "amount".parse().unwrap();
+    let caveat = Caveat::Argument(Constraint { argument, limit: Limit::AtMost(100) });
+    let next = Zeroizing::new([1; 32]);
+    let second = delegate(&first, &holder(0), &public(&holder(1)), &[caveat], &next).unwrap();
+    assert_eq!(code(&world.use_by(&holder(1), second.expose(), &refund(100))), "ok");
+    assert_eq!(code(&world.use_by(&holder(1), second.expose(), &refund(101))), "caveat");
+    assert_eq!(code(&world.use_by(&holder(0), second.expose(), &refund(100))), "bad_proof");
+    let parent = Peer { id: AGENT.parse().unwrap(), key: Some(public(&holder(0))) };
+    let shown = Shown::Peer(&parent);
+    assert_eq!(code(&world.show(second.expose(), shown, &refund(100))), "other_peer");
+
+    let decoded = Decoded::read(second.expose()).unwrap();
+    let next = Zeroizing::new([2; 32]);
+    let third = delegate(&decoded, &holder(1), &public(&holder(2)), &[], &next).unwrap();
+    assert_eq!(code(&world.use_by(&holder(2), third.expose(), &refund(100))), "ok");
+    world.tell(Kind::Revoked(Target::Delegate(claims().grant, public(&holder(1)))));
+    assert_eq!(code(&world.use_by(&holder(2), third.expose(), &refund(100))), "revoked");
+    assert_eq!(code(&world.use_by(&holder(1), second.expose(), &refund(100))), "revoked");
+    let plain = minted(&claims());
+    assert_eq!(code(&world.use_by(&holder(0), plain.expose(), &refund(100))), "ok");
+}
+
+#[test]
+fn a_key_that_leaves_the_trust_takes_remembered_tokens_with_it() {
+    let mut world = World::new();
+    let token = minted(&claims());
+    assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "ok");
+    let keys = std::mem::take(&mut world.statement.token_keys);
+    world.publish();
+    assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "unknown_key");
+    // Another key under the same number does not vouch for what the old one signed.
+    world.statement.token_keys = keys;
+    for listed in world.statement.token_keys.values_mut() {
+        listed.public = public(&holder(9));
+    }
+    world.publish();
+    assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "unknown_key");
+}

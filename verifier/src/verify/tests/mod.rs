@@ -1,0 +1,11 @@
+//! The decision, from outside: tokens are minted, proofs made, views published, and answers read.
+//!
+//! `world` is the gateway and its surroundings; `reference` says the rules anew, over a plain
+//! description of a case, and never calls what it judges.
+
+mod attacks;
+mod bindings;
+mod edges;
+mod reference;
+mod running;
+mod world;

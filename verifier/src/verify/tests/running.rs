@@ -1,0 +1,121 @@
+//! What runs, ends; and what must be asked, is.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::world::*;
+use crate::claims::Claims;
+use crate::id::{LockId, TokenId, UseId};
+use crate::reject::Reject;
+use crate::revocations::{Kind, Lock, Target};
+use crate::time::Clock as _;
+use crate::verify::{MustAsk, NotRedeemed, Outcome, Redeem, Redemption};
+
+#[test]
+fn a_running_use_ends_with_revocation_lock_expiry_and_staleness() {
+    type Change = fn(&mut World);
+    let lock = |world: &mut World| {
+        let prefix = Some("orders/prod".parse().unwrap());
+        let id = LockId::new([7; 16]);
+        world.tell(Kind::Locked(Lock { id, workload: None, task: None, prefix, person: None }));
+    };
+    let changes: [(&str, Change); 5] = [
+        ("revoked", |world| world.tell(Kind::Revoked(Target::Grant(claims().grant)))),
+        ("locked", lock),
+        ("expired", |world| {
+            world.advance(Duration::from_secs(120));
+            world.publish();
+        }),
+        ("stale", |world| {
+            world.advance(Duration::from_millis(5001));
+            world.enforcer.tick(world.clock.now(), world.clock.uptime());
+        }),
+        ("revoked", |world| world.tell(Kind::Unknown)),
+    ];
+    for (reason, change) in changes {
+        let mut world = World::new();
+        let token = minted(&claims());
+        let verified = verified(world.use_by(&holder(0), token.expose(), &refund(5)));
+        let handle = verified.cancellation();
+        let mut waiting = pin!(handle.cancelled());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending(), "{reason}");
+        assert!(!handle.is_cancelled());
+        change(&mut world);
+        assert_eq!(handle.reason().map(|why| why.code()), Some(reason));
+        match waiting.as_mut().poll(&mut context) {
+            Poll::Ready(why) => assert_eq!(why.code(), reason),
+            Poll::Pending => panic!("{reason}: still running"),
+        }
+    }
+}
+
+#[test]
+fn a_revocation_that_spares_a_use_does_not_end_it() {
+    let mut world = World::new();
+    let token = minted(&claims());
+    let handle = verified(world.use_by(&holder(0), token.expose(), &refund(5))).cancellation();
+    world.tell(Kind::Revoked(Target::Token(TokenId::new([99; 16]))));
+    world.tell(Kind::Revoked(Target::Workload("spiffe://shop.test/agent/x".parse().unwrap())));
+    assert!(!handle.is_cancelled());
+}
+
+/// Answers as it is told, and remembers what it was asked.
+struct Broker {
+    answer: Result<(), NotRedeemed>,
+    asked: Mutex<Vec<UseId>>,
+}
+
+impl Redeem for Broker {
+    fn redeem(&self, token: TokenId, use_id: UseId) -> Redemption<'_> {
+        assert_eq!(token, claims().token);
+        self.asked.lock().unwrap().push(use_id);
+        Box::pin(std::future::ready(self.answer))
+    }
+}
+
+fn question(world: &mut World, claims: &Claims) -> MustAsk {
+    let token = minted(claims);
+    match world.use_by(&holder(0), token.expose(), &refund(5)) {
+        Ok(Outcome::MustAsk(question)) => question,
+        other => panic!("{}", code(&other)),
+    }
+}
+
+fn answered(question: MustAsk, broker: &Broker, use_id: Option<UseId>) -> Result<(), Reject> {
+    let mut asking = pin!(question.ask(broker, use_id));
+    match asking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer.map(drop),
+        Poll::Pending => panic!("the answer was there"),
+    }
+}
+
+#[test]
+fn a_counted_right_passes_only_by_the_answer_of_the_broker() {
+    let mut world = World::new();
+    let counted = Claims { counted: true, ..claims() };
+    let use_id = Some(UseId::draw(at(NOW), [1; 10]));
+    for (answer, expected) in [
+        (Err(NotRedeemed::Spent), Err(Reject::Spent)),
+        (Err(NotRedeemed::Repeated), Err(Reject::UseRepeated)),
+        (Err(NotRedeemed::Unanswered), Err(Reject::Unanswered)),
+        (Ok(()), Ok(())),
+    ] {
+        let broker = Broker { answer, asked: Mutex::default() };
+        assert_eq!(answered(question(&mut world, &counted), &broker, use_id), expected);
+        assert_eq!(broker.asked.lock().unwrap().len(), 1);
+    }
+    let broker = Broker { answer: Ok(()), asked: Mutex::default() };
+    let unnamed = question(&mut world, &counted);
+    assert_eq!(answered(unnamed, &broker, None), Err(Reject::NoUseId));
+    let online = question(&mut world, &Claims { online: true, ..counted.clone() });
+    assert_eq!(answered(online, &broker, use_id), Err(Reject::Unanswered));
+    assert!(broker.asked.lock().unwrap().is_empty());
+    // Taken back while the broker was being asked.
+    let asking = question(&mut world, &counted);
+    world.tell(Kind::Revoked(Target::Grant(claims().grant)));
+    assert_eq!(answered(asking, &broker, use_id).unwrap_err().code(), "revoked");
+}
