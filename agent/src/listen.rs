@@ -1,6 +1,7 @@
 //! Accepts mutual TLS connections and serves HTTP on them, for the broker and for gateways alike.
 //!
-//! Every request carries the [`Peer`] of its connection among its extensions. A connection ends
+//! Every request carries the [`Peer`] of its connection among its extensions, and with it the
+//! [`Peer`](dayfly_verifier::verify::Peer) that the verifier's layer asks for. A connection ends
 //! when the certificate of its other end does. Nothing that a stranger does ends the loop: not a
 //! handshake that stalls, not one that fails, not even the end of the supply of file descriptors.
 
@@ -201,6 +202,8 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithPeer<S> {
 
     fn call(&mut self, mut request: Request<Incoming>) -> S::Future {
         if let Some(peer) = &self.peer {
+            let (id, key) = (peer.id.clone(), peer.key);
+            request.extensions_mut().insert(dayfly_verifier::verify::Peer { id, key });
             request.extensions_mut().insert(peer.clone());
         }
         self.service.call(request)

@@ -6,3 +6,102 @@
 pub mod parse;
 pub mod render;
 pub mod status;
+
+pub mod identity;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use dayfly_verifier::id::BundleDigest;
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::{Clock, Timestamp};
+use tonic::Status;
+
+use crate::authority::Authority;
+use crate::journal::{JournalError, Store};
+use crate::policy::bundle::Bundle;
+use crate::policy::files::BundleFiles;
+use crate::random::Random;
+use crate::sequencer::Sequencer;
+use crate::shutdown::Shutdown;
+use crate::signer::Signer;
+
+/// What the handlers of all services work with.
+pub struct Broker {
+    /// This broker's own SPIFFE ID.
+    pub id: SpiffeId,
+    /// Where the broker serves everything but joining, as it tells those who join: `host:port`.
+    pub address: String,
+    /// Decides, and publishes the newest durable state.
+    pub sequencer: Sequencer,
+    /// The journal and what is kept beside it.
+    pub store: Arc<dyn Store>,
+    /// Signs tokens that are recorded.
+    pub signer: Signer,
+    /// Gives SVIDs.
+    pub authority: Arc<Authority>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Salts, and ids that the broker draws.
+    pub random: Arc<dyn Random>,
+    /// The end: streams end themselves when it begins.
+    pub shutdown: Shutdown,
+    /// When this process began to serve.
+    pub started_at: Timestamp,
+    /// The bundle that was asked for last.
+    pub bundles: LoadedBundle,
+}
+
+/// Why a bundle cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// What is kept of it cannot be reached.
+    #[error(transparent)]
+    Store(#[from] JournalError),
+    /// It is not kept, or not what its digest names, or this version does not understand it.
+    #[error("the files of bundle {0} are lost or refused: {1}")]
+    Lost(BundleDigest, String),
+}
+
+/// The bundle in force, read once.
+#[derive(Default)]
+pub struct LoadedBundle(ArcSwapOption<Bundle>);
+
+impl LoadedBundle {
+    /// The bundle of this digest: the one that was asked for last, or else from the store.
+    pub async fn get(
+        &self,
+        digest: BundleDigest,
+        store: &dyn Store,
+    ) -> Result<Arc<Bundle>, BundleError> {
+        if let Some(bundle) = self.0.load_full()
+            && bundle.digest() == digest
+        {
+            return Ok(bundle);
+        }
+        let lost = |why: &str| BundleError::Lost(digest, why.to_owned());
+        let content = store.bundle(&digest).await?.ok_or_else(|| lost("they are not kept"))?;
+        let files = BundleFiles::from_bytes(&content).map_err(|_| lost("they were changed"))?;
+        if files.digest() != digest {
+            return Err(lost("they were changed"));
+        }
+        let loaded = Bundle::load(&files).map_err(|problems| {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            lost(&problems.join("; "))
+        })?;
+        let loaded = Arc::new(loaded);
+        self.0.store(Some(loaded.clone()));
+        Ok(loaded)
+    }
+}
+
+impl Broker {
+    /// The bundle of this digest, to be asked. It is loaded before the broker serves, so that
+    /// this fails only where the store does.
+    pub async fn bundle(&self, digest: BundleDigest) -> Result<Arc<Bundle>, Status> {
+        self.bundles.get(digest, &*self.store).await.map_err(|error| {
+            tracing::error!(%error, "the bundle in force cannot be asked");
+            Status::unavailable("the policy bundle in force cannot be read")
+        })
+    }
+}

@@ -75,6 +75,37 @@ impl BundleFiles {
         &self.contents
     }
 
+    /// All of it as bytes, to be kept: each content in order, behind its length as eight big-endian
+    /// bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for content in &self.contents {
+            let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(content);
+        }
+        bytes
+    }
+
+    /// From what [`Self::to_bytes`] gave.
+    pub fn from_bytes(mut bytes: &[u8]) -> Result<Self, Vec<Invalid>> {
+        let mut files = Vec::new();
+        for name in FILE_NAMES {
+            let content = bytes.split_first_chunk().and_then(|(length, rest)| {
+                rest.split_at_checked(usize::try_from(u64::from_be_bytes(*length)).ok()?)
+            });
+            let Some((content, rest)) = content else { break };
+            files.push((name.to_owned(), content.to_vec()));
+            bytes = rest;
+        }
+        if bytes.is_empty() {
+            Self::new(files)
+        } else {
+            Err(vec![Invalid::new("bundle", "must hold its files and nothing else")])
+        }
+    }
+
     /// The content address: SHA-256 over name and content of each file in order, each part behind
     /// its length as eight big-endian bytes.
     #[must_use]
@@ -124,6 +155,17 @@ mod tests {
         long[0].1 = vec![b' '; MAX_FILE_BYTES + 1];
         assert_eq!(rules(long), ["policy.cedar: must not be longer than 256 KiB"]);
         assert_eq!(BundleFiles::read(Path::new("/nonexistent")).unwrap_err().len(), 5);
+    }
+
+    #[test]
+    fn bytes_that_were_cut_or_extended_are_refused() {
+        let whole = BundleFiles::new(files()).unwrap();
+        let bytes = whole.to_bytes();
+        assert_eq!(BundleFiles::from_bytes(&bytes).unwrap(), whole);
+        for end in 0..bytes.len() {
+            assert!(BundleFiles::from_bytes(&bytes[..end]).is_err(), "{end}");
+        }
+        assert!(BundleFiles::from_bytes(&[bytes, vec![0]].concat()).is_err());
     }
 
     #[test]

@@ -1,0 +1,77 @@
+//! Joining and renewal: SVIDs of the embedded authority, over gRPC.
+
+use std::sync::Arc;
+
+use dayfly_proto::v1;
+use dayfly_proto::v1::identity_service_server::IdentityService;
+use dayfly_verifier::invalid::Invalid;
+use tonic::{Request, Response, Status};
+
+use super::{Broker, status};
+use crate::authority::{AuthorityError, Svid};
+use crate::caller::peer_of;
+
+/// The service.
+pub struct Identity(pub Arc<Broker>);
+
+#[tonic::async_trait]
+impl IdentityService for Identity {
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
+        let Self(broker) = self;
+        let v1::JoinRequest { join_id, secret, csr_der } = request.into_inner();
+        let mut id = [0; 16];
+        hex::decode_to_slice(&join_id, &mut id).map_err(|_| {
+            status::invalid(&Invalid::new("join_id", "must be 16 bytes in hexadecimal"))
+        })?;
+        let now = broker.clock.now();
+        let svid = broker.authority.join(&id, &secret, &csr_der, now).await.map_err(refused)?;
+        tracing::info!(id = %svid.id, generation = svid.generation, "joined");
+        let broker_address = broker.address.clone();
+        Ok(Response::new(v1::JoinResponse { svid: Some(render(broker, svid)), broker_address }))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewResponse>, Status> {
+        let Self(broker) = self;
+        let peer = peer_of(&request)?.clone();
+        let v1::RenewRequest { csr_der, generation } = request.into_inner();
+        let now = broker.clock.now();
+        let renewed = broker.authority.renew(&peer, generation, &csr_der, now).await;
+        let svid = renewed.map_err(refused)?;
+        tracing::info!(id = %svid.id, generation = svid.generation, "renewed");
+        Ok(Response::new(v1::RenewResponse { svid: Some(render(broker, svid)) }))
+    }
+}
+
+fn render(broker: &Broker, svid: Svid) -> v1::Svid {
+    let Svid { id, certificate, until, generation } = svid;
+    let roots = broker.authority.bundle().roots();
+    v1::Svid {
+        spiffe_id: id.to_string(),
+        chain_der: vec![certificate.to_vec().into()],
+        trust_bundle_der: roots.iter().map(|root| root.to_vec().into()).collect(),
+        not_after_ms: i64::try_from(until.as_ms()).unwrap_or(i64::MAX),
+        generation,
+        brokers: vec![broker.id.to_string()],
+    }
+}
+
+/// A refusal of the authority as a status.
+#[must_use]
+pub fn refused(error: AuthorityError) -> Status {
+    match error {
+        AuthorityError::Invalid(invalid) => status::invalid(&invalid),
+        AuthorityError::NotInvited | AuthorityError::Unknown | AuthorityError::Locked => {
+            Status::permission_denied(error.to_string())
+        }
+        AuthorityError::Store(_) | AuthorityError::File(_) | AuthorityError::Certificate(_) => {
+            tracing::error!(%error, "no SVID could be given");
+            Status::unavailable("no SVID can be given now")
+        }
+    }
+}
