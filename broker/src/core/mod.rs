@@ -11,6 +11,7 @@ pub mod limits;
 pub mod verdict;
 
 pub mod case;
+pub mod feed;
 mod index;
 pub mod query;
 mod quorum;

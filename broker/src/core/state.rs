@@ -15,6 +15,7 @@ use imbl::OrdMap;
 use super::case::{Case, Closed, How, Kin, Stage};
 use super::directory::Directory;
 use super::event::{Entry, Event, Head, Target};
+use super::feed::{self, Feed};
 use super::index::Index;
 use super::limits::Limits;
 use super::step::{step, takes_away};
@@ -40,6 +41,8 @@ pub struct State {
     pub keys: BTreeMap<KeyId, SigningKey>,
     /// What is configured. The fold never reads it.
     pub limits: Limits,
+    /// What gateways must refuse.
+    pub feed: Feed,
     pub(super) cases: OrdMap<GrantId, Arc<Case>>,
     pub(super) index: Index,
 }
@@ -87,6 +90,7 @@ impl State {
             environment: 0,
             keys: BTreeMap::new(),
             limits,
+            feed: Feed::new(&Head::ORIGIN.epoch),
             cases: OrdMap::new(),
             index: Index::default(),
         }
@@ -106,7 +110,10 @@ impl State {
         self.head = head;
         self.time = entry.at;
         self.pass();
-        self.fold(&entry.event).map_err(corrupt)
+        self.fold(&entry.event).map_err(corrupt)?;
+        let said = feed::said(self, entry);
+        self.feed.fold(head, entry.at, said);
+        Ok(())
     }
 
     /// Lets go what is over, and forgets what has been over for long.
@@ -125,8 +132,9 @@ impl State {
 
     fn fold(&mut self, event: &Event) -> Result<(), &'static str> {
         match event {
-            Event::EpochOpened { founders, format, .. } => {
+            Event::EpochOpened { epoch, founders, format, .. } => {
                 (self.cases, self.index) = Default::default();
+                self.feed = Feed::new(epoch);
                 self.founders.clone_from(founders);
                 self.format = *format;
             }
