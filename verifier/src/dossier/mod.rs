@@ -11,6 +11,8 @@ mod canonical;
 mod form;
 mod sshsig;
 mod statement;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use canonical::{MAX_CANONICAL_BYTES, parse_canonical};

@@ -5,7 +5,6 @@
 
 use ed25519_dalek::Signature;
 use sha2::{Digest as _, Sha256};
-use ssh_key::public::KeyData;
 use ssh_key::{LineEnding, PublicKey, SshSig};
 
 use crate::holder::HolderKey;
