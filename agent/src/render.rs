@@ -224,10 +224,10 @@ fn requirement_rows(page: &mut Page, requirement: &Requirement) {
     page.row("approvals", &approvals_text(approvals));
     page.row("lease", &format!("at most {} seconds", max_lifetime.as_secs()));
     page.row("uses", &uses_text(*max_uses));
-    let yes_no = |yes: bool| if yes { "yes" } else { "no" };
-    page.row("each use asked", yes_no(*online));
-    page.row("evidence", yes_no(*evidence));
-    page.row("security key", yes_no(*presence));
+    let which = |yes: &bool, one, other| if *yes { one } else { other };
+    page.row("each use", which(online, "is asked of the broker", "is not asked of the broker"));
+    page.row("evidence", which(evidence, "is wanted by gateways", "is not wanted by gateways"));
+    page.row("security key", which(presence, "approvers must use one", "approvers need none"));
 }
 
 fn statement_text(statement: &Statement, request: &Request) -> Result<String, CannotShow> {
@@ -367,3 +367,6 @@ fn fold(text: &str, width: usize) -> Vec<String> {
     pieces.push(piece);
     pieces
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,3 +161,6 @@ fn signer_key(public: &PublicKey) -> Result<SignerKey, CannotSign> {
     let line = public.to_openssh().map_err(CannotSign::Key)?;
     line.parse().map_err(|_| CannotSign::Kind(public.algorithm().to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,14 +138,16 @@ impl FromStr for SignerKey {
     type Err = Invalid;
 
     /// From a line of an `authorized_keys` file without options; a comment is dropped. Refuses
-    /// every kind of key but `ssh-ed25519` and `sk-ssh-ed25519@openssh.com`.
+    /// every kind of key but `ssh-ed25519` and `sk-ssh-ed25519@openssh.com`, and keys of small
+    /// order, under which anybody could sign.
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let refused = |rule: &'static str| Invalid::new("key", rule);
         let mut key = ssh_key::PublicKey::from_openssh(text.trim())
             .map_err(|_| refused("must be an OpenSSH public key, as in authorized_keys"))?;
-        if !matches!(key.algorithm(), ssh_key::Algorithm::Ed25519 | ssh_key::Algorithm::SkEd25519) {
-            return Err(refused("must be of the kind ssh-ed25519 or sk-ssh-ed25519"));
-        }
+        let data = key.key_data();
+        let point = data.ed25519().or_else(|| data.sk_ed25519().map(|key| key.public_key()));
+        let point = point.ok_or_else(|| refused("must be ssh-ed25519 or sk-ssh-ed25519"))?;
+        HolderKey::from_slice(&point.0).map_err(|invalid| invalid.of("key"))?;
         key.set_comment("");
         let line = key.to_openssh().map_err(|_| refused("must be an OpenSSH public key"))?;
         Ok(Self(line.trim_end().into()))

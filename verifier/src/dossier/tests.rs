@@ -91,6 +91,17 @@ fn bad_decision_vectors_are_refused_for_their_reason() {
 }
 
 #[test]
+fn a_key_of_small_order_is_nobodys() {
+    let point = ssh_key::public::Ed25519PublicKey({
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        identity
+    });
+    let key = ssh_key::PublicKey::from(ssh_key::public::KeyData::Ed25519(point));
+    assert!(key.to_openssh().unwrap().parse::<crate::request::SignerKey>().is_err());
+}
+
+#[test]
 fn good_decision_vectors_hold() {
     let vectors = decisions();
     let grant: GrantId = text(&vectors, "grant").parse().unwrap();
