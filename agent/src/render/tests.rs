@@ -258,7 +258,7 @@ proptest! {
         let text = unfolded(shown.text());
         let mut found = vec![];
         leaves(&json, "", &mut found);
-        prop_assert!(found.len() >= 17);
+        prop_assert!(found.len() >= 16);
         for (way, leaf) in &found {
             match leaf {
                 Json::String(leaf) if way == "/confirmation" => {
