@@ -170,9 +170,8 @@ pub(super) fn towards(content: &Content, call: Call, how: u8) -> Call {
         };
     }
     if how & 4 == 0 {
-        let caveats = content.caveats().filter_map(|caveat| match caveat {
-            Caveat::Argument(constraint) => Some(constraint),
-            _ => None,
+        let caveats = content.caveats().filter_map(|caveat| {
+            if let Caveat::Argument(constraint) = caveat { Some(constraint) } else { None }
         });
         for Constraint { argument, limit } in claims.scope.constraints().chain(caveats) {
             let value = match limit {

@@ -33,7 +33,7 @@ pub(super) fn datalog(caveat: &Caveat, style: u8) -> String {
     let names = |set: Vec<&str>| set.into_iter().map(quoted).collect::<Vec<_>>();
     match caveat {
         Caveat::Before(end) => {
-            let (op, secs) = if style % 2 == 0 { ("<", 0) } else { ("<=", 1) };
+            let (op, secs) = if style.is_multiple_of(2) { ("<", 0) } else { ("<=", 1) };
             let end = Timestamp::from_secs(end.as_secs() - secs).unwrap().to_string();
             format!("check if time($t), $t {op} {}", end.replace(".000", ""))
         }
@@ -64,13 +64,17 @@ pub(super) fn datalog(caveat: &Caveat, style: u8) -> String {
 /// whoever is judged by them, but not to whoever compares caveats.
 fn read_as(caveat: &Caveat, style: u8) -> Caveat {
     let Caveat::Argument(Constraint { argument, limit }) = caveat else { return caveat.clone() };
-    let limit = match limit {
-        Limit::Equals(value) if style % 4 == 3 => Limit::OneOf(BTreeSet::from([value.clone()])),
-        Limit::OneOf(set) if set.len() == 1 && style % 4 < 3 => {
-            Limit::Equals(set.first().unwrap().clone())
-        }
-        limit => limit.clone(),
-    };
+    let mut limit = limit.clone();
+    if let Limit::Equals(value) = &limit
+        && style % 4 == 3
+    {
+        limit = Limit::OneOf(BTreeSet::from([value.clone()]));
+    } else if let Limit::OneOf(set) = &limit
+        && set.len() == 1
+        && style % 4 < 3
+    {
+        limit = Limit::Equals(set.first().unwrap().clone());
+    }
     Caveat::Argument(Constraint { argument: argument.clone(), limit })
 }
 
