@@ -1,5 +1,7 @@
 //! What may be done: rights, and the constraints on arguments that hold for all of them.
 
+mod text;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;

@@ -84,6 +84,7 @@ pub(super) fn read(
                 let rule = "`@approvals` is missing: write who must approve, or \"none\"";
                 problems.push(rule.into());
             }
+            demand.max_lease.get_or_insert((MAX_LEASE, "default".into()));
             Rule::Permit(demand)
         }
         Effect::Forbid => {

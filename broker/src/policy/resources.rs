@@ -145,7 +145,10 @@ impl Resources {
     pub(super) fn points(&self, pattern: &ResourcePattern) -> impl Iterator<Item = Point<'_>> {
         let (at, inside) = match pattern {
             ResourcePattern::Exact(resource) => (self.at(resource), None),
-            ResourcePattern::Below(base) => (self.at(base), self.inside(base)),
+            ResourcePattern::Below(base) => match self.inside(base) {
+                Some(inside) => (self.at(base), Some(inside)),
+                None => (None, None),
+            },
         };
         let prefix = inside.as_ref().map(|_| format!("{}/", pattern.base()));
         let from = prefix.clone().map(|prefix| self.declared.range(prefix..));

@@ -194,7 +194,7 @@ fn every_problem_is_told_with_file_and_place() {
         "shop",
         &[
             ("people.toml", "\"operator\"", "\"admin\""),
-            ("workloads.toml", "[\"ben\"]", "[\"bea\"]"),
+            ("workloads.toml", "[\"pete\"]", "[\"bea\"]"),
             ("policy.cedar", "@max_ttl(\"1h\")", "@max_tll(\"1h\")"),
             ("policy.cedar", "@max_uses(\"3\")", "@max_uses(\"0\")"),
         ],

@@ -1,1 +1,423 @@
+//! What a bundle refuses, and what it demands.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use dayfly_verifier::request::Requirement;
+use dayfly_verifier::scope::Scope;
+use dayfly_verifier::time::Timestamp;
+
+use super::*;
+use crate::core::verdict::{Holdings, Outcome, Refusal};
+use crate::policy::evaluate::{Question, Uses, evaluate, examine};
+
+/// A question in words.
+#[derive(Clone)]
+pub(super) struct Ask {
+    pub(super) workload: String,
+    pub(super) principal: Option<&'static str>,
+    pub(super) audience: String,
+    pub(super) rights: Vec<String>,
+    pub(super) constraints: Vec<String>,
+    pub(super) purpose: &'static str,
+    pub(super) lifetime: Option<u64>,
+    pub(super) uses: Uses,
+    pub(super) now_ms: u64,
+    pub(super) held: Holdings,
+}
+
+impl Ask {
+    fn new(domain: &str, gateway: &str, purpose: &'static str, rights: &[&str]) -> Self {
+        Self {
+            workload: format!("spiffe://{domain}/agent/a"),
+            principal: None,
+            audience: format!("spiffe://{domain}/gateway/{gateway}"),
+            rights: rights.iter().map(|right| (*right).to_owned()).collect(),
+            constraints: Vec::new(),
+            purpose,
+            lifetime: None,
+            uses: Uses::Default,
+            now_ms: 0,
+            held: Holdings::default(),
+        }
+    }
+
+    pub(super) fn shop(rights: &[&str]) -> Self {
+        Self::new("shop.test", "orders", "customer-support", rights)
+    }
+
+    pub(super) fn files(rights: &[&str]) -> Self {
+        Self::new("example.test", "files", "work", rights)
+    }
+
+    pub(super) fn wher(mut self, constraints: &[&str]) -> Self {
+        self.constraints = constraints.iter().map(|one| (*one).to_owned()).collect();
+        self
+    }
+
+    pub(super) fn with<T>(&self, ask: impl FnOnce(&Question<'_>, Holdings) -> T) -> T {
+        let rights = self.rights.iter().map(|right| right.parse().unwrap());
+        let constraints = self.constraints.iter().map(|one| one.parse().unwrap());
+        let principal = self.principal.map(|name| name.parse().unwrap());
+        let question = Question {
+            workload: &self.workload.parse().unwrap(),
+            principal: principal.as_ref(),
+            audience: &self.audience.parse().unwrap(),
+            scope: &Scope::new(rights, constraints).unwrap(),
+            task: &"task-1".parse().unwrap(),
+            purpose: &self.purpose.parse().unwrap(),
+            lifetime: self.lifetime.map(Duration::from_secs),
+            uses: self.uses,
+            now: Timestamp::from_ms(self.now_ms).unwrap(),
+        };
+        ask(&question, self.held)
+    }
+
+    pub(super) fn outcome(&self, bundle: &Bundle) -> Outcome {
+        self.with(|question, held| {
+            let verdict = evaluate(bundle, question, held, 7);
+            assert_eq!(verdict.basis.bundle, bundle.digest());
+            assert_eq!((verdict.basis.environment, verdict.basis.holdings), (7, held));
+            verdict.outcome
+        })
+    }
+
+    pub(super) fn permitted(&self, bundle: &Bundle) -> Requirement {
+        match self.outcome(bundle) {
+            Outcome::Permitted(requirement) => requirement,
+            Outcome::Refused(refusal) => panic!("refused: {refusal:?}"),
+        }
+    }
+
+    /// The policy that refuses, and why.
+    pub(super) fn refused(&self, bundle: &Bundle) -> (String, String) {
+        match self.outcome(bundle) {
+            Outcome::Permitted(requirement) => panic!("permitted: {requirement:?}"),
+            Outcome::Refused(Refusal { policy, reason }) => (policy, reason),
+        }
+    }
+}
+
+pub(super) fn demands(approvals: &[(&str, u32)], lease: u64, uses: Option<u32>) -> Requirement {
+    let count = |n| NonZeroU32::new(n).unwrap();
+    Requirement {
+        approvals: approvals.iter().map(|(g, n)| (g.parse().unwrap(), count(*n))).collect(),
+        max_lifetime: Duration::from_secs(lease),
+        max_uses: uses.map(count),
+        online: false,
+        evidence: false,
+        presence: false,
+    }
+}
+
+fn shop() -> Bundle {
+    Bundle::load(&BundleFiles::read(&example("shop")).unwrap()).unwrap()
+}
+
+const BOUNDED: &[&str] = &["amount <= 5000"];
+
+#[test]
+fn what_is_not_declared_is_refused_before_any_policy_is_asked() {
+    let shop = &shop();
+    let refused = |ask: Ask, reason: &str| {
+        assert_eq!(ask.refused(shop), ("default".to_owned(), reason.to_owned()));
+    };
+    refused(Ask::shop(&["read orders/dev/1"]), "`orders/dev/1` is not a declared resource");
+    refused(Ask::shop(&["read orders/**"]), "`orders/**` is not a declared resource");
+    refused(Ask::shop(&["read orders"]), "`orders` is not a declared resource");
+    refused(
+        Ask::shop(&["read orders/production"]),
+        "`orders/production` is not a declared resource",
+    );
+    let gateway = "`spiffe://shop.test/gateway/orders` does not guard `orders/staging`";
+    refused(Ask::shop(&["read orders/prod/1", "read orders/staging/1"]), gateway);
+    refused(Ask::shop(&["export orders/prod/1"]), "`export` is not an operation of `orders/prod`");
+    refused(Ask { purpose: "fun", ..Ask::shop(&["read orders/prod/1"]) }, "`fun` is not a purpose");
+    let erin = Ask { principal: Some("erin"), ..Ask::shop(&["read orders/prod/1"]) };
+    refused(erin, "`erin` is not a person");
+    for workload in ["spiffe://shop.test/agents/a", "spiffe://shop.test/person/ana"] {
+        let stranger = Ask { workload: workload.into(), ..Ask::shop(&["read orders/prod/1"]) };
+        refused(stranger, &format!("`{workload}` is not a workload"));
+    }
+    let mut below = Ask::shop(&["export exports/customers/**"]);
+    below.audience = "spiffe://shop.test/gateway/exports".into();
+    refused(below, "`exports/customers/**` is not a declared resource");
+}
+
+#[test]
+fn no_match_is_no() {
+    let shop = &shop();
+    let default = ("default".to_owned(), "no policy permits it".to_owned());
+    let mut exporter = Ask::shop(&["read orders/prod/1"]);
+    exporter.workload = "spiffe://shop.test/job/export".into();
+    assert_eq!(exporter.refused(shop), default);
+    let incident =
+        Ask { purpose: "incident", ..Ask::shop(&["refund orders/prod/1"]).wher(BOUNDED) };
+    assert_eq!(incident.refused(shop), default);
+    let none = with_policies("// Nothing.").unwrap();
+    assert_eq!(Ask::files(&["read files/1"]).refused(&none), default);
+}
+
+#[test]
+fn a_forbid_wins_and_says_why() {
+    let shop = &shop();
+    let ask = Ask::shop(&["refund orders/prod/1"]);
+    let (policy, reason) = ask.clone().refused(shop);
+    assert_eq!(policy, "refund-limit");
+    assert!(reason.contains("must be bounded to 1000.00 or less"));
+    for loose in [
+        &["amount <= 100001"][..],
+        &["amount >= 1"],
+        &["order_id = \"o-17\""],
+        &["amount in [1, 200000]"],
+        &["amount = 100001"],
+    ] {
+        assert_eq!(ask.clone().wher(loose).refused(shop).0, "refund-limit", "{loose:?}");
+    }
+    let mut many = Ask::shop(&["read orders/prod/1"]);
+    many.held.task = 8;
+    assert_eq!(many.refused(shop).0, "no-hoarding");
+    many.held.task = 7;
+    assert_eq!(many.permitted(shop), demands(&[("dba", 1)], 900, None));
+}
+
+#[test]
+fn what_is_permitted_demands_what_its_policy_says() {
+    let shop = &shop();
+    let refund = Ask::shop(&["refund orders/prod/1"]);
+    let small = demands(&[], 600, Some(1));
+    let large = demands(&[("dba", 1), ("security", 1)], 600, Some(3));
+    for bounded in [BOUNDED, &["amount = 5000"], &["amount in [1, 5000]"]] {
+        assert_eq!(refund.clone().wher(bounded).permitted(shop), small, "{bounded:?}");
+    }
+    let both = ["amount <= 90000", "amount <= 5000", "order_id = \"o-17\""];
+    assert_eq!(refund.clone().wher(&both).permitted(shop), small);
+    assert_eq!(refund.wher(&["amount <= 5001"]).permitted(shop), large);
+    let change = demands(&[("dba", 1), ("security", 1)], 600, Some(5));
+    assert_eq!(Ask::shop(&["delete orders/prod/1"]).permitted(shop), change);
+    // Rights of several policies: all that each demands, the least that each allows.
+    let two = Ask::shop(&["read orders/prod/1", "refund orders/prod/1"]).wher(BOUNDED);
+    assert_eq!(two.permitted(shop), demands(&[("dba", 1)], 600, Some(1)));
+}
+
+#[test]
+fn a_subtree_is_refused_for_what_is_forbidden_below_it() {
+    let shop = &shop();
+    for whole in ["read orders/prod/**", "read orders/prod/cards/**", "read orders/prod/cards/1"] {
+        assert_eq!(Ask::shop(&[whole]).refused(shop).0, "no-cards", "{whole}");
+    }
+    assert!(Ask::shop(&["read orders/prod/customers/**"]).permitted(shop).max_uses.is_none());
+    // Segments, not characters.
+    assert!(Ask::shop(&["read orders/prod/cards-old/1"]).permitted(shop).max_uses.is_none());
+}
+
+/// A policy for one resource must not open what lies below it.
+#[test]
+fn a_subtree_is_asked_for_what_is_not_declared_too() {
+    let files = |resource: &str| {
+        let policy = format!(
+            "@id(\"x\") @approvals(\"none\") permit (principal, action, resource {resource});"
+        );
+        with_policies(&policy).unwrap()
+    };
+    let only_base = files("== Resource::\"files\"");
+    assert_eq!(Ask::files(&["read files/**"]).refused(&only_base).0, "default");
+    assert_eq!(Ask::files(&["read files/1/**"]).refused(&only_base).0, "default");
+    assert_eq!(Ask::files(&["read files/1"]).refused(&only_base).0, "default");
+    assert!(Ask::files(&["read files"]).permitted(&only_base).approvals.is_empty());
+    let below = files("in Resource::\"files\"");
+    assert!(Ask::files(&["read files/**"]).permitted(&below).approvals.is_empty());
+}
+
+/// Cedar skips a forbid that errs, and would allow.
+#[test]
+fn a_policy_that_errs_denies_whether_it_permits_or_forbids() {
+    let huge = "9223372036854775807";
+    let permit = "@id(\"all\") @approvals(\"none\") permit (principal, action, resource);";
+    let forbid = format!(
+        "{permit} @id(\"no\") @reason(\"no\") forbid (principal, action, resource) \
+         when {{ context.lifetime * {huge} > 0 }};"
+    );
+    let bundle = with_policies(&forbid).unwrap();
+    let ask = Ask::files(&["read files/1"]);
+    let error = ("error".to_owned(), "the policy `no` could not be evaluated".to_owned());
+    assert_eq!(ask.refused(&bundle), error);
+    // The same forbid, without the error, does not match: so the error is what refuses.
+    let harmless = forbid.replace(huge, "0");
+    assert!(ask.permitted(&with_policies(&harmless).unwrap()).approvals.is_empty());
+    let other = format!(
+        "{permit} @id(\"no\") @approvals(\"none\") permit (principal, action, resource) \
+         when {{ context.lifetime * {huge} > 0 }};"
+    );
+    assert_eq!(ask.refused(&with_policies(&other).unwrap()), error);
+}
+
+#[test]
+fn arguments_that_no_value_satisfies_or_that_the_schema_lacks_are_refused() {
+    let shop = &shop();
+    let refund = |constraints: &[&str]| Ask::shop(&["refund orders/prod/1"]).wher(constraints);
+    for empty in [
+        &["amount <= 1", "amount >= 2"][..],
+        &["amount = 1", "amount = 2"],
+        &["amount in [1, 2]", "amount in [3, 4]"],
+        &["amount in [1, 2]", "amount >= 3"],
+        &["amount = \"a\"", "amount <= 5000"],
+    ] {
+        let reason = "the constraints on `amount` leave no value that is allowed";
+        assert_eq!(refund(empty).refused(shop), ("default".into(), reason.into()), "{empty:?}");
+    }
+    let hidden = format!("order_id = hex:{}", "00".repeat(32));
+    assert_eq!(refund(&["amount <= 1", &hidden]).refused(shop).0, "default");
+    for unknown in [["amount <= 1", "note = \"x\""], ["amount <= 1", "order_id = 17"]] {
+        let reason = "an argument, or its type, is not in the schema of the bundle";
+        assert_eq!(refund(&unknown).refused(shop), ("error".into(), reason.into()));
+    }
+}
+
+#[test]
+fn more_than_is_allowed_is_refused_by_the_policy_that_set_the_limit() {
+    let shop = &shop();
+    let large = Ask::shop(&["refund orders/prod/1"]).wher(&["amount <= 9000"]);
+    let longer = Ask { lifetime: Some(601), ..large.clone() };
+    let reason = "a lease may last at most 600 seconds";
+    assert_eq!(longer.refused(shop), ("refund-large".into(), reason.into()));
+    let three = NonZeroU32::new(3).unwrap();
+    let more = Uses::AtMost(three.checked_add(1).unwrap());
+    for uses in [more, Uses::Unlimited] {
+        let refused = Ask { uses, ..large.clone() }.refused(shop);
+        assert_eq!(refused, ("refund-large".into(), "there may be at most 3 uses".into()));
+    }
+    let most = Ask { lifetime: Some(600), uses: Uses::AtMost(three), ..large };
+    assert_eq!(most.permitted(shop).max_uses, Some(three));
+    // Without a limit of its own: an hour.
+    let read = Ask::files(&["read files/1"]);
+    let bundle = minimal(&[]);
+    assert_eq!(read.permitted(&bundle), demands(&[], 3600, None));
+    assert_eq!(Ask { lifetime: Some(3601), ..read }.refused(&bundle).0, "default");
+}
+
+#[test]
+fn what_destroys_is_for_one_use_unless_policy_says_how_many() {
+    let destructive = ("resources.toml", "\"write\"]", "\"write\"]\ndestructive = [\"write\"]");
+    let bundle = minimal(&[destructive]);
+    let write = Ask::files(&["write files/1"]);
+    assert_eq!(write.permitted(&bundle), demands(&[("owners", 1)], 900, Some(1)));
+    assert_eq!(Ask::files(&["read files/1"]).permitted(&bundle).max_uses, None);
+    // Beside a right that destroys, every right is counted.
+    let both = Ask::files(&["read files/1", "write files/2"]);
+    assert_eq!(both.permitted(&bundle), demands(&[("owners", 1)], 900, Some(1)));
+    for uses in [Uses::Unlimited, Uses::AtMost(NonZeroU32::new(2).unwrap())] {
+        assert_eq!(Ask { uses, ..write.clone() }.refused(&bundle).0, "default");
+    }
+    let five = ("policy.cedar", "@max_ttl(\"15m\")", "@max_ttl(\"15m\") @max_uses(\"5\")");
+    assert_eq!(write.permitted(&minimal(&[destructive, five])).max_uses, NonZeroU32::new(5));
+}
+
+/// Nobody decides on a request of a workload of theirs, or made for them.
+#[test]
+fn a_group_in_which_nobody_may_decide_is_refused_with_that_reason() {
+    let reason = |group: &str| format!("too few people of `{group}` may decide on this request");
+    let write = Ask::files(&["write files/1"]);
+    let for_ana = Ask { principal: Some("ana"), ..write.clone() };
+    assert_eq!(for_ana.refused(&minimal(&[])), ("default".into(), reason("owners")));
+    let owned = minimal(&[("workloads.toml", "owners = []", "owners = [\"ana\"]")]);
+    assert_eq!(write.refused(&owned), ("default".into(), reason("owners")));
+    let mut export = Ask::shop(&["export exports/customers"]).wher(&["rows <= 10"]);
+    export.workload = "spiffe://shop.test/job/export".into();
+    export.audience = "spiffe://shop.test/gateway/exports".into();
+    export.purpose = "data-request";
+    let demanded = demands(&[("finance", 1), ("security", 1)], 1800, None);
+    assert_eq!(export.permitted(&shop()), demanded);
+    // With Ben as its owner and Dan as its operator nobody of `finance` is left.
+    let owned = changed("shop", &[("workloads.toml", "[\"pete\"]", "[\"ben\"]")]);
+    let owned = Bundle::load(&owned).unwrap();
+    assert_eq!(export.refused(&owned), ("default".into(), reason("finance")));
+}
+
+#[test]
+fn windows_across_midnight_and_weekdays_are_utc() {
+    let policy = "@id(\"night\") @approvals(\"none\") permit (principal, action, resource) \
+        when { (context.now.minute_of_day >= 1320 || context.now.minute_of_day < 120) && \
+               context.now.weekday != \"sunday\" };";
+    let bundle = with_policies(policy).unwrap();
+    // 2026-01-31 was a Saturday.
+    let at = |time: u64| Ask {
+        now_ms: 1_769_817_600_000 + time * 60_000,
+        ..Ask::files(&["read files/1"])
+    };
+    for (minute, allowed) in [
+        (60, true),
+        (119, true),
+        (120, false),
+        (1319, false),
+        (1320, true),
+        (1439, true),
+        (1440, false),
+    ] {
+        let permitted = matches!(at(minute).outcome(&bundle), Outcome::Permitted(_));
+        assert_eq!(permitted, allowed, "{minute}");
+    }
+}
+
+#[test]
+fn principal_groups_holdings_and_uses_reach_the_policies() {
+    let when = |condition: &str| {
+        let policy = format!(
+            "@id(\"x\") @approvals(\"none\") permit (principal, action, resource) \
+             when {{ {condition} }};"
+        );
+        with_policies(&policy).unwrap()
+    };
+    let ask = Ask::files(&["read files/1"]);
+    let for_ana = Ask { principal: Some("ana"), ..ask.clone() };
+    let ana = when("context has principal && context.principal in Group::\"owners\"");
+    assert_eq!(ask.refused(&ana).0, "default");
+    for_ana.permitted(&ana);
+    let held = when("context.held == {workload: 1, task: 2, owner: 3}");
+    assert_eq!(ask.refused(&held).0, "default");
+    Ask { held: Holdings { workload: 1, task: 2, owner: 3 }, ..ask.clone() }.permitted(&held);
+    let few = when("context has uses && context.uses <= 2 && context.lifetime <= 60");
+    assert_eq!(ask.refused(&few).0, "default");
+    let two = Uses::AtMost(NonZeroU32::new(2).unwrap());
+    Ask { uses: two, lifetime: Some(60), ..ask.clone() }.permitted(&few);
+    assert_eq!(Ask { uses: two, lifetime: Some(61), ..ask.clone() }.refused(&few).0, "default");
+    let task = when("context.task == \"task-1\" && context.purpose == \"work\"");
+    ask.permitted(&task);
+}
+
+#[test]
+fn a_request_for_too_much_at_once_is_refused() {
+    let many: String = (0..200)
+        .map(|n| {
+            format!(
+                "[[resource]]\npattern = \"files/{n}\"\noperations = [\"read\"]\n\
+                 gateway = \"spiffe://example.test/gateway/files\"\n"
+            )
+        })
+        .collect();
+    let whole = "[[resource]]\npattern = \"files/**\"";
+    let bundle = minimal(&[("resources.toml", whole, &format!("{many}{whole}"))]);
+    let refused = Ask::files(&["read files/**"]).refused(&bundle);
+    assert_eq!(refused, ("default".into(), "it reaches more than 256 declared resources".into()));
+    Ask::files(&["read files/7", "read files/8/**"]).permitted(&bundle);
+}
+
+#[test]
+fn an_examination_names_the_policies_at_every_point() {
+    let shop = shop();
+    let findings = Ask::shop(&["read orders/prod/**"])
+        .with(|question, held| examine(&shop, question, held).unwrap());
+    let told: Vec<_> = findings
+        .iter()
+        .map(|finding| (finding.resource.as_str(), finding.policies.join(" ")))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("orders/prod", "read-orders".to_owned()),
+            ("orders/prod/**", "read-orders".to_owned()),
+            ("orders/prod/cards", "no-cards".to_owned()),
+            ("orders/prod/cards/**", "no-cards".to_owned()),
+        ]
+    );
+}
