@@ -56,7 +56,7 @@ pub enum Stage {
     /// Was granted.
     Granted(Grant),
     /// Came to an end by something that happened.
-    Closed(Closed),
+    Closed(Box<Closed>),
 }
 
 /// What a grant gives, and what was made of it.

@@ -19,3 +19,6 @@ pub mod state;
 mod step;
 
 pub mod decide;
+
+#[cfg(test)]
+mod tests;

@@ -158,7 +158,7 @@ impl State {
             Event::RequestRefused { request, justification, refusal } => {
                 let how = How::Refused(refusal.clone());
                 let closed = Closed { at: self.time, how, grant: None };
-                self.file(request, *justification, Stage::Closed(closed))?;
+                self.file(request, *justification, Stage::Closed(Box::new(closed)))?;
             }
             Event::TokenRecorded { exchange, claims } => {
                 let id = self.token_id(&claims.subject, exchange);

@@ -41,7 +41,7 @@ pub(super) fn step(
 ) -> Result<Option<Case>, &'static str> {
     let closed = |how| {
         let grant = case.grant().cloned();
-        Some(Case { stage: Stage::Closed(Closed { at, how, grant }), ..case.clone() })
+        Some(Case { stage: Stage::Closed(Box::new(Closed { at, how, grant })), ..case.clone() })
     };
     match &case.stage {
         Stage::Pending { .. } => pending(case, event, closed),

@@ -16,21 +16,26 @@ pub(super) fn complete(
     outcome: TaskOutcome,
 ) -> Decided {
     let case = held(asked, request, key)?;
-    match case.standing(asked.now) {
-        Standing::Completed(said) if said == outcome => done(asked, None),
-        Standing::Granted(_) => done(asked, Some((case, End::Completed(outcome)))),
-        standing => Err(standing.end().unwrap_or(Denial::NotYetApproved)),
+    let standing = case.standing(asked.now);
+    if standing == Standing::Completed(outcome) {
+        return done(asked, None);
+    }
+    match standing.end() {
+        Some(end) => Err(end),
+        None if standing == Standing::Pending => Err(Denial::NotYetApproved),
+        None => done(asked, Some((case, End::Completed(outcome)))),
     }
 }
 
 pub(super) fn cancel(asked: &Asked<'_>, request: &RequestId, key: &HolderKey) -> Decided {
     let case = held(asked, request, key)?;
-    match case.standing(asked.now) {
-        Standing::Cancelled => done(asked, None),
-        standing => match standing.end() {
-            Some(end) => Err(end),
-            None => done(asked, Some((case, End::Cancelled))),
-        },
+    let standing = case.standing(asked.now);
+    if standing == Standing::Cancelled {
+        return done(asked, None);
+    }
+    match standing.end() {
+        Some(end) => Err(end),
+        None => done(asked, Some((case, End::Cancelled))),
     }
 }
 

@@ -1,0 +1,10 @@
+//! The core, tested from outside of it: the rule book, refusals, attacks, and a model whose
+//! oracle reads only the finished log.
+
+mod attacks;
+mod defects;
+mod model;
+mod oracle;
+mod refusals;
+mod rulebook;
+mod world;
