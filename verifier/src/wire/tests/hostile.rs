@@ -89,30 +89,38 @@ fn a09_only_caveats_stand_in_holder_blocks() {
 #[test]
 fn a09_variables_in_facts_and_unbound_variables_are_refused() {
     let variable = schema::Term { content: Some(schema::Content::Variable(5)) };
+    let read = |symbols: &Symbols, known: usize, facts, checks: Vec<schema::Check>| {
+        let symbols = symbols.since(known);
+        let block = schema::Block { symbols, facts, checks, version: None };
+        let delegates = !block.facts.is_empty();
+        let version = Some(caveats::version(&block, delegates));
+        let block = schema::Block { version, ..block };
+        decode(&with_block(&minted(&claims()), &block, delegates)).err()
+    };
     let mut symbols = Symbols::default();
-    let mut fact = symbols.predicate(DELEGATE, &[Part::Is(Atom::Int(0))]);
-    fact.terms = vec![variable.clone()];
-    let unbound = {
+    let key = Part::Is(Atom::Bytes(holder_key(1).as_bytes()));
+    let good = schema::Fact { predicate: symbols.predicate(DELEGATE, &[key]) };
+    let mut bad = good.clone();
+    bad.predicate.terms = vec![variable.clone()];
+    assert_eq!(read(&symbols, 0, vec![good], vec![]), None);
+    assert_eq!(read(&symbols, 0, vec![bad], vec![]), Some(Malformed::Profile(1)));
+
+    let mut symbols = minted_symbols();
+    let known = symbols.len();
+    let mut about = |variable| {
         let body = symbols.predicate("operation", &[Part::Var("o")]);
-        let other = symbols.compare("p", schema::op::SAME, Part::Is(Atom::Text("read")));
+        let other = symbols.compare(variable, schema::op::SAME, Part::Is(Atom::Text("read")));
         terms::check(vec![(vec![body], vec![other])])
     };
-    let headed = {
-        let mut check = caveats::write(&Caveat::Below("a".parse().unwrap()), &mut symbols);
-        check.queries[0].head.terms.push(variable);
-        check
-    };
-    for (facts, checks) in [
-        (vec![schema::Fact { predicate: fact }], vec![]),
-        (vec![], vec![unbound]),
-        (vec![], vec![headed]),
-    ] {
-        let delegates = !facts.is_empty();
-        let block = schema::Block { symbols: symbols.since(0), facts, checks, version: None };
-        let version = Some(caveats::version(&block, delegates));
-        let bare = minted(&claims());
-        let written = with_block(&bare, &schema::Block { version, ..block }, delegates);
-        assert_eq!(decode(&written).err(), Some(Malformed::Profile(1)));
+    let (good, unbound) = (about("o"), about("p"));
+    let mut headed = good.clone();
+    headed.queries[0].head.terms.push(variable);
+    let mut named = good.clone();
+    named.queries[0].head.name = 3;
+    assert_eq!(read(&symbols, known, vec![], vec![good]), None);
+    for bad in [unbound, headed, named] {
+        let refused = read(&symbols, known, vec![], vec![bad]);
+        assert_eq!(refused, Some(Malformed::Profile(1)));
     }
 }
 
@@ -200,16 +208,40 @@ fn a10_only_the_present_holder_hands_a_token_on() {
         let written = handed_on_by_library(&bare, &holder(0), &source);
         assert_eq!(decode(&written).err(), Some(Malformed::Profile(1)), "{source}");
     }
-    // The signature over another token's block does not carry over.
+}
+
+/// Who has the bytes of a token can append blocks to it, but not hand it on.
+#[test]
+fn a10_a_delegation_that_the_holder_did_not_sign_is_refused() {
+    use ed25519_dalek::Signer as _;
+    let bare = minted(&claims());
+    let handed = delegate(&bare, &holder(0), &holder_key(1), &[], &fresh(1)).unwrap();
+    let handed = Decoded::read(handed.expose()).unwrap();
+    let secret = bare.container.proof.next_secret.as_deref().unwrap().try_into().unwrap();
+    let appended = |external: &[u8]| {
+        let mut container = handed.container.clone();
+        let block = &mut container.blocks[0];
+        block.external.as_mut().unwrap().signature = external.to_vec();
+        let message = chain::message(block, Some(&bare.container.authority.signature));
+        let signature = SigningKey::from_bytes(&secret).sign(&message);
+        block.signature = signature.to_bytes().to_vec();
+        container
+    };
+    let signed = handed.container.blocks[0].external.clone().unwrap().signature;
+    assert!(accepted(&appended(&signed)));
+    let block = &handed.container.blocks[0].block;
+    let over = |previous: &[u8]| chain::external_message(block, previous);
+    let right = over(&bare.container.authority.signature);
+    // By a stranger, over another token, over nothing, of no shape.
     let other = minted(&Claims { token: TokenId::new([5; 16]), ..claims() });
-    let mut container = other.container.clone();
-    container.blocks.push(handed.container.blocks[0].clone());
-    container.proof = handed.container.proof.clone();
-    let moved = container.blocks[0].external.clone();
-    resign(&mut container, &other);
-    assert!(accepted(&container));
-    container.blocks[0].external = moved;
-    assert!(!accepted(&container));
+    for bad in [
+        holder(1).sign(&right).to_bytes(),
+        holder(0).sign(&over(&other.container.authority.signature)).to_bytes(),
+        holder(0).sign(block).to_bytes(),
+        [0; 64],
+    ] {
+        assert!(!accepted(&appended(&bad)));
+    }
 }
 
 /// The caveat that says nothing in this setting.
