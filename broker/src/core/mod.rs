@@ -14,7 +14,7 @@ pub mod case;
 pub mod feed;
 mod index;
 pub mod query;
-mod quorum;
+pub(crate) mod quorum;
 pub mod state;
 mod step;
 

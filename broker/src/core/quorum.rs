@@ -27,7 +27,7 @@ pub(super) fn counts(directory: &Directory, case: &Case, approval: &Decision) ->
 }
 
 /// Whether `people` can fill every place that `requirement` demands, each at most one.
-pub(super) fn met<'a>(
+pub(crate) fn met<'a>(
     requirement: &Requirement,
     directory: &Directory,
     people: impl IntoIterator<Item = &'a PersonId>,

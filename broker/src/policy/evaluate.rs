@@ -18,7 +18,7 @@ use crate::core::verdict::{Basis, Holdings, Outcome, Refusal, Verdict};
 
 use super::bundle::Bundle;
 use super::context::{self, Facts};
-use super::requirement::{DEFAULT_LEASE, Demand, unfillable};
+use super::requirement::{DEFAULT_LEASE, Demand};
 use super::resources::Point;
 use super::rules::{Kind, Rules, Ruling, errs};
 
@@ -40,23 +40,15 @@ pub struct Question<'a> {
     pub task: &'a TaskId,
     /// Why.
     pub purpose: &'a Purpose,
-    /// The lease that is asked for; `None` for the default, cut to what policy allows.
+    /// The lease that is asked for; `None` for the default.
     pub lifetime: Option<Duration>,
-    /// The number of uses that is asked for.
-    pub uses: Uses,
+    /// The number of uses that is asked for; `None` for the default.
+    pub uses: Option<NonZeroU32>,
+    /// Whether more than policy allows is refused, as for a filing that says how much it wants,
+    /// or is cut to what policy allows.
+    pub exactly: bool,
     /// The time of the decision.
     pub now: Timestamp,
-}
-
-/// How many uses are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Uses {
-    /// Not said: one for what is destructive, else any number, cut to what policy allows.
-    Default,
-    /// As many.
-    AtMost(NonZeroU32),
-    /// Any number within the lease.
-    Unlimited,
 }
 
 impl<'a> Question<'a> {
@@ -72,7 +64,8 @@ impl<'a> Question<'a> {
             task,
             purpose,
             lifetime: *lifetime,
-            uses: uses.map_or(Uses::Default, Uses::AtMost),
+            uses: *uses,
+            exactly: true,
             now,
         }
     }
@@ -88,7 +81,8 @@ impl<'a> Question<'a> {
             task: &request.task,
             purpose: &request.purpose,
             lifetime: Some(request.lifetime),
-            uses: request.uses.map_or(Uses::Unlimited, Uses::AtMost),
+            uses: request.uses,
+            exactly: false,
             now,
         }
     }
@@ -99,7 +93,7 @@ impl<'a> Question<'a> {
         Self {
             scope: &terms.scope,
             lifetime: Some(terms.until.since(terms.from)),
-            uses: terms.uses.map_or(Uses::Unlimited, Uses::AtMost),
+            uses: terms.uses,
             ..Self::of_request(request, now)
         }
     }
@@ -165,29 +159,36 @@ fn judge(
     let demand = case.rulings().try_fold(Demand::default(), |demand, ruling| {
         ruling.answer.map(|other| demand.and(&other))
     })?;
+    if question.exactly {
+        within(question, &demand, case.destructive)?;
+    }
+    Ok(demand.requirement(case.destructive))
+}
+
+/// Refuses more than policies allow, in the name of the one that set the limit.
+fn within(question: &Question<'_>, demand: &Demand, destructive: bool) -> Result<(), Refusal> {
     let (most, by) = demand.max_lease();
     if question.lifetime.is_some_and(|asked| asked > most) {
         let reason = format!("a lease may last at most {} seconds", most.as_secs());
         return Err(Refusal { policy: by.into(), reason });
     }
-    if let Some((most, by)) = demand.max_uses(case.destructive) {
-        let within = match question.uses {
-            Uses::Default => true,
-            Uses::AtMost(asked) => asked <= most,
-            Uses::Unlimited => false,
-        };
-        if !within {
-            let reason = format!("there may be at most {most} uses");
-            return Err(Refusal { policy: by.into(), reason });
-        }
+    if let Some((most, by)) = demand.max_uses(destructive)
+        && question.uses.is_some_and(|asked| asked > most)
+    {
+        let reason = format!("there may be at most {most} uses");
+        return Err(Refusal { policy: by.into(), reason });
     }
-    let mut barred = bundle.directory().responsible_for(question.workload);
-    barred.extend(question.principal);
-    if let Some(group) = unfillable(demand.approvals(), bundle.directory(), &barred) {
-        let reason = format!("too few people of `{group}` may decide on this request");
-        return Err(refuse(reason));
-    }
-    Ok(demand.requirement(case.destructive))
+    Ok(())
+}
+
+/// The number of uses of a filing that does not say: one where a right is destructive.
+#[must_use]
+pub fn default_uses(bundle: &Bundle, scope: &Scope) -> Option<NonZeroU32> {
+    let destructive = scope.rights().any(|right| {
+        let mut points = bundle.resources.points(&right.resource);
+        points.any(|point| point.declared.destructive.contains(&right.operation))
+    });
+    destructive.then_some(NonZeroU32::MIN)
 }
 
 /// A question, ready to be put to the policies.
@@ -227,11 +228,7 @@ impl<'a> Case<'a> {
             task: question.task,
             purpose: question.purpose,
             lifetime: question.lifetime.unwrap_or(DEFAULT_LEASE),
-            uses: match question.uses {
-                Uses::Default => destructive.then_some(NonZeroU32::MIN),
-                Uses::AtMost(uses) => Some(uses),
-                Uses::Unlimited => None,
-            },
+            uses: question.uses.or(destructive.then_some(NonZeroU32::MIN)),
             now: question.now,
             holdings,
         };

@@ -8,10 +8,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cedar_policy::{Effect, Policy};
-use dayfly_verifier::id::{GroupId, PersonId};
+use dayfly_verifier::id::GroupId;
 use dayfly_verifier::request::Requirement;
-
-use crate::core::directory::Directory;
 
 /// The longest lease that a policy may allow.
 pub const HARD_MAX_LEASE: Duration = Duration::from_secs(12 * 3600);
@@ -161,11 +159,6 @@ impl Demand {
         self
     }
 
-    /// The groups and how many people of each must approve.
-    pub(super) const fn approvals(&self) -> &BTreeMap<GroupId, NonZeroU32> {
-        &self.approvals
-    }
-
     /// The longest lease, and the policy that says so.
     pub(super) fn max_lease(&self) -> (Duration, &str) {
         self.max_lease.as_ref().map_or((MAX_LEASE, "default"), |(lease, by)| (*lease, by))
@@ -196,55 +189,4 @@ fn least<T: Ord>(a: Option<(T, String)>, b: Option<(T, String)>) -> Option<(T, S
         (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
         (a, b) => a.or(b),
     }
-}
-
-/// A group that cannot be satisfied by distinct people, each filling one place, none of them in
-/// `barred` and each with a key to sign with; `None` if all can.
-///
-/// Finds, for place after place, a chain of people who move over (Kuhn's algorithm).
-pub(super) fn unfillable(
-    approvals: &BTreeMap<GroupId, NonZeroU32>,
-    directory: &Directory,
-    barred: &BTreeSet<&PersonId>,
-) -> Option<GroupId> {
-    let candidates = |group: &GroupId| -> Vec<&PersonId> {
-        let able = directory.people.iter().filter(|(name, person)| {
-            person.groups.contains(group) && !person.keys.is_empty() && !barred.contains(*name)
-        });
-        able.map(|(name, _)| name).collect()
-    };
-    let candidates: BTreeMap<_, _> =
-        approvals.keys().map(|group| (group, candidates(group))).collect();
-    let mut taken = BTreeMap::new();
-    for (group, people) in approvals {
-        for _ in 0..people.get() {
-            if !seat(group, &candidates, &mut taken, &mut BTreeSet::new()) {
-                return Some(group.clone());
-            }
-        }
-    }
-    None
-}
-
-/// Seats one more person for `group`, moving others to other groups where needed.
-fn seat<'a>(
-    group: &'a GroupId,
-    candidates: &BTreeMap<&'a GroupId, Vec<&'a PersonId>>,
-    taken: &mut BTreeMap<&'a PersonId, &'a GroupId>,
-    asked: &mut BTreeSet<&'a PersonId>,
-) -> bool {
-    for person in candidates.get(group).into_iter().flatten() {
-        if !asked.insert(person) {
-            continue;
-        }
-        let free = match taken.get(person).copied() {
-            None => true,
-            Some(other) => seat(other, candidates, taken, asked),
-        };
-        if free {
-            taken.insert(person, group);
-            return true;
-        }
-    }
-    false
 }

@@ -14,6 +14,7 @@ use dayfly_verifier::id::GroupId;
 use dayfly_verifier::spiffe::SpiffeId;
 
 use crate::core::directory::Directory;
+use crate::core::quorum;
 use crate::core::verdict::Refusal;
 
 use super::problems::{Problems, line};
@@ -156,7 +157,13 @@ fn read_policies(text: &str, known: Known<'_>, problems: &mut Problems) -> Optio
         let id = PolicyId::new(&name);
         let at = format!("{at} (`{name}`)");
         match requirement::read(policy, &name, known.people_groups) {
-            Ok(rule) => check_people(&rule, &at, known.directory, &mut rules, &id, problems),
+            Ok(rule) => {
+                if !fillable(&rule, known.directory) {
+                    let rule = "`@approvals` asks for more distinct people than have keys";
+                    problems.add(POLICY, &at, rule);
+                }
+                rules.insert(id.clone(), rule);
+            }
             Err(found) => found.into_iter().for_each(|rule| problems.add(POLICY, &at, rule)),
         }
         for literal in policy.entity_literals() {
@@ -172,24 +179,12 @@ fn read_policies(text: &str, known: Known<'_>, problems: &mut Problems) -> Optio
     Some((set, rules, lines))
 }
 
-/// Keeps `rule`, unless it asks for more people than there are.
-fn check_people(
-    rule: &Rule,
-    at: &str,
-    directory: &Directory,
-    rules: &mut HashMap<PolicyId, Rule>,
-    id: &PolicyId,
-    problems: &mut Problems,
-) {
-    if let Rule::Permit(demand) = rule
-        && let Some(group) =
-            requirement::unfillable(demand.approvals(), directory, &BTreeSet::new())
-    {
-        let rule =
-            format!("`@approvals` asks for more distinct people of `{group}` than have keys");
-        problems.add(POLICY, at, rule);
-    }
-    rules.insert(id.clone(), rule.clone());
+/// Whether there are as many people, each with a key to sign with and counted once, as `rule`
+/// asks for.
+fn fillable(rule: &Rule, directory: &Directory) -> bool {
+    let Rule::Permit(demand) = rule else { return true };
+    let able = directory.people.iter().filter(|(_, person)| !person.keys.is_empty());
+    quorum::met(&demand.requirement(false), directory, able.map(|(name, _)| name))
 }
 
 /// The `@id` of a policy: requesters and the log name it by that.

@@ -155,7 +155,7 @@ fn people_share_nothing_and_are_no_workloads() {
 
 #[test]
 fn a_group_with_too_few_people_refuses_the_bundle() {
-    let asks = "`@approvals` asks for more distinct people of";
+    let asks = "`@approvals` asks for more distinct people than have keys";
     let refused = |file: &str, from: &str, to: &str| refused(file, from, to, asks);
     refused("policy.cedar", "\"dba:1\"", "\"dba:3\"");
     refused("people.toml", "groups = [\"security\"]", "groups = []");

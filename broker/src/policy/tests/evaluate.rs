@@ -9,7 +9,7 @@ use dayfly_verifier::time::Timestamp;
 
 use super::*;
 use crate::core::verdict::{Holdings, Outcome, Refusal};
-use crate::policy::evaluate::{Question, Uses, evaluate, examine};
+use crate::policy::evaluate::{Question, default_uses, evaluate, examine};
 
 /// A question in words.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub(super) struct Ask {
     pub(super) constraints: Vec<String>,
     pub(super) purpose: &'static str,
     pub(super) lifetime: Option<u64>,
-    pub(super) uses: Uses,
+    pub(super) uses: Option<NonZeroU32>,
     pub(super) now_ms: u64,
     pub(super) held: Holdings,
 }
@@ -36,7 +36,7 @@ impl Ask {
             constraints: Vec::new(),
             purpose,
             lifetime: None,
-            uses: Uses::Default,
+            uses: None,
             now_ms: 0,
             held: Holdings::default(),
         }
@@ -68,6 +68,7 @@ impl Ask {
             purpose: &self.purpose.parse().unwrap(),
             lifetime: self.lifetime.map(Duration::from_secs),
             uses: self.uses,
+            exactly: true,
             now: Timestamp::from_ms(self.now_ms).unwrap(),
         };
         ask(&question, self.held)
@@ -282,12 +283,16 @@ fn more_than_is_allowed_is_refused_by_the_policy_that_set_the_limit() {
     let reason = "a lease may last at most 600 seconds";
     assert_eq!(longer.refused(shop), ("refund-large".into(), reason.into()));
     let three = NonZeroU32::new(3).unwrap();
-    let more = Uses::AtMost(three.checked_add(1).unwrap());
-    for uses in [more, Uses::Unlimited] {
-        let refused = Ask { uses, ..large.clone() }.refused(shop);
-        assert_eq!(refused, ("refund-large".into(), "there may be at most 3 uses".into()));
-    }
-    let most = Ask { lifetime: Some(600), uses: Uses::AtMost(three), ..large };
+    let refused = Ask { uses: three.checked_add(1), ..large.clone() }.refused(shop);
+    assert_eq!(refused, ("refund-large".into(), "there may be at most 3 uses".into()));
+    // What was filed is not refused for its defaults: it is cut.
+    large.with(|question, held| {
+        let lifetime = Some(Duration::from_secs(3600));
+        let question = Question { lifetime, exactly: false, ..*question };
+        let verdict = evaluate(shop, &question, held, 0);
+        assert!(matches!(verdict.outcome, Outcome::Permitted(_)));
+    });
+    let most = Ask { lifetime: Some(600), uses: Some(three), ..large };
     assert_eq!(most.permitted(shop).max_uses, Some(three));
     // Without a limit of its own: an hour.
     let read = Ask::files(&["read files/1"]);
@@ -306,32 +311,14 @@ fn what_destroys_is_for_one_use_unless_policy_says_how_many() {
     // Beside a right that destroys, every right is counted.
     let both = Ask::files(&["read files/1", "write files/2"]);
     assert_eq!(both.permitted(&bundle), demands(&[("owners", 1)], 900, Some(1)));
-    for uses in [Uses::Unlimited, Uses::AtMost(NonZeroU32::new(2).unwrap())] {
-        assert_eq!(Ask { uses, ..write.clone() }.refused(&bundle).0, "default");
+    let twice = NonZeroU32::new(2);
+    assert_eq!(Ask { uses: twice, ..write.clone() }.refused(&bundle).0, "default");
+    for (ask, default) in [(&write, Some(NonZeroU32::MIN)), (&Ask::files(&["read files/1"]), None)]
+    {
+        assert_eq!(ask.with(|question, _| default_uses(&bundle, question.scope)), default);
     }
     let five = ("policy.cedar", "@max_ttl(\"15m\")", "@max_ttl(\"15m\") @max_uses(\"5\")");
     assert_eq!(write.permitted(&minimal(&[destructive, five])).max_uses, NonZeroU32::new(5));
-}
-
-/// Nobody decides on a request of a workload of theirs, or made for them.
-#[test]
-fn a_group_in_which_nobody_may_decide_is_refused_with_that_reason() {
-    let reason = |group: &str| format!("too few people of `{group}` may decide on this request");
-    let write = Ask::files(&["write files/1"]);
-    let for_ana = Ask { principal: Some("ana"), ..write.clone() };
-    assert_eq!(for_ana.refused(&minimal(&[])), ("default".into(), reason("owners")));
-    let owned = minimal(&[("workloads.toml", "owners = []", "owners = [\"ana\"]")]);
-    assert_eq!(write.refused(&owned), ("default".into(), reason("owners")));
-    let mut export = Ask::shop(&["export exports/customers"]).wher(&["rows <= 10"]);
-    export.workload = "spiffe://shop.test/job/export".into();
-    export.audience = "spiffe://shop.test/gateway/exports".into();
-    export.purpose = "data-request";
-    let demanded = demands(&[("finance", 1), ("security", 1)], 1800, None);
-    assert_eq!(export.permitted(&shop()), demanded);
-    // With Ben as its owner and Dan as its operator nobody of `finance` is left.
-    let owned = changed("shop", &[("workloads.toml", "[\"pete\"]", "[\"ben\"]")]);
-    let owned = Bundle::load(&owned).unwrap();
-    assert_eq!(export.refused(&owned), ("default".into(), reason("finance")));
 }
 
 #[test]
@@ -378,7 +365,7 @@ fn principal_groups_holdings_and_uses_reach_the_policies() {
     Ask { held: Holdings { workload: 1, task: 2, owner: 3 }, ..ask.clone() }.permitted(&held);
     let few = when("context has uses && context.uses <= 2 && context.lifetime <= 60");
     assert_eq!(ask.refused(&few).0, "default");
-    let two = Uses::AtMost(NonZeroU32::new(2).unwrap());
+    let two = NonZeroU32::new(2);
     Ask { uses: two, lifetime: Some(60), ..ask.clone() }.permitted(&few);
     assert_eq!(Ask { uses: two, lifetime: Some(61), ..ask.clone() }.refused(&few).0, "default");
     let task = when("context.task == \"task-1\" && context.purpose == \"work\"");

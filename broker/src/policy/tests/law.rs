@@ -9,7 +9,6 @@ use proptest::prelude::*;
 use super::evaluate::{Ask, demands};
 use super::*;
 use crate::core::verdict::Outcome;
-use crate::policy::evaluate::Uses;
 
 /// The declared resources, and what makes them so. `x` and `y` stand for what is not declared.
 const TREE: [&str; 5] = ["files", "files/a", "files/a/b", "files/ab", "files/c"];
@@ -232,7 +231,7 @@ proptest! {
                     let longer = Ask { lifetime: Some(lease + 1), ..ask.clone() };
                     prop_assert!(matches!(longer.outcome(&bundle), Outcome::Refused(_)));
                     let more = uses.and_then(|uses| NonZeroU32::new(uses + 1));
-                    let more = more.map(|more| Ask { uses: Uses::AtMost(more), ..ask.clone() });
+                    let more = more.map(|more| Ask { uses: Some(more), ..ask.clone() });
                     let refused = more.is_none_or(|more| {
                         matches!(more.outcome(&bundle), Outcome::Refused(_))
                     });
