@@ -98,7 +98,8 @@ fn a09_variables_in_facts_and_unbound_variables_are_refused() {
         decode(&with_block(&minted(&claims()), &block, delegates)).err()
     };
     let mut symbols = Symbols::default();
-    let key = Part::Is(Atom::Bytes(holder_key(1).as_bytes()));
+    let key = holder_key(1);
+    let key = Part::Is(Atom::Bytes(key.as_bytes()));
     let good = schema::Fact { predicate: symbols.predicate(DELEGATE, &[key]) };
     let mut bad = good.clone();
     bad.predicate.terms = vec![variable.clone()];
