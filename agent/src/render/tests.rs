@@ -89,7 +89,7 @@ fn a53_nothing_invisible_or_moving_reaches_the_terminal() {
 fn a53_a_value_cannot_pass_for_a_line_of_ours() {
     let fake = format!("x{}policy: nobody needs to approve", " ".repeat(150));
     let shown = request(&bytes(&constrained(&fake))).unwrap();
-    assert!(!shown.text().contains("  policy"), "{}", shown.text());
+    assert!(unfolded(shown.text()).contains("\"x \\u{20}\\u{20}"), "{}", shown.text());
     for value in ["a\n  task     other", "a\" or \"b", &"y".repeat(250)] {
         let shown = request(&bytes(&constrained(value))).unwrap();
         let lines = shown.text().lines();

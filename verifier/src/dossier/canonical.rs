@@ -91,7 +91,7 @@ impl Request {
 pub fn parse_canonical(bytes: &[u8]) -> Result<Request, Invalid> {
     let form: RequestForm = form::read(bytes, MAX_CANONICAL_BYTES, "canonical_request")?;
     let request = Request::try_from(form).map_err(|invalid| invalid.within("canonical_request"))?;
-    // The order of sets, and the spelling of hexadecimal values, show only here.
+    // Repeated members, other spellings, `null` and the order of sets show here.
     if request.canonical() == bytes {
         Ok(request)
     } else {

@@ -98,7 +98,8 @@ pub fn verify_decision(
     digest: &RequestDigest,
 ) -> Result<VerifiedStatement, Unverified> {
     if statement.len() > MAX_STATEMENT_BYTES {
-        return Err(Unverified::Statement(Invalid::new("statement", "must not be longer")));
+        let rule = format!("must not be longer than {MAX_STATEMENT_BYTES} bytes");
+        return Err(Unverified::Statement(Invalid::new("statement", rule)));
     }
     let signed =
         verify_sshsig(DECISION_NAMESPACE, statement, armoured).map_err(Unverified::Signature)?;
@@ -158,7 +159,7 @@ impl Statement {
     pub fn parse(bytes: &[u8]) -> Result<Self, Invalid> {
         let form: StatementForm = form::read(bytes, MAX_STATEMENT_BYTES, "statement")?;
         let statement = Self::try_from(form).map_err(|invalid| invalid.within("statement"))?;
-        // The order of sets, and an empty narrowing, show only here.
+        // Repeated members, other spellings, `null` and an empty narrowing show here.
         if statement.to_bytes() == bytes {
             Ok(statement)
         } else {

@@ -64,7 +64,7 @@ fn bad_decision_vectors_are_refused_for_their_reason() {
     let vectors = decisions();
     let grant = text(&vectors, "grant").parse().unwrap();
     let digest = text(&vectors, "digest").parse().unwrap();
-    assert_eq!(list(&vectors, "bad").len(), 34);
+    assert_eq!(list(&vectors, "bad").len(), 35);
     for vector in list(&vectors, "bad") {
         let statement = text(vector, "statement").as_bytes();
         let refused = match verify_decision(statement, text(vector, "signature"), &grant, &digest) {
