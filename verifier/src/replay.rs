@@ -5,6 +5,7 @@
 //! after the clock was set back, a nonce of this process must stand in the proof.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,13 +51,10 @@ pub enum NotAdmitted {
 pub struct ReplayGuard {
     shards: Vec<Mutex<Shard>>,
     limits: ReplayLimits,
-    watch: Mutex<Watch>,
-}
-
-/// Since when the guard's memory is complete.
-struct Watch {
-    latest: Timestamp,
-    since: Duration,
+    /// The latest time of day that was seen, in milliseconds.
+    latest_ms: AtomicU64,
+    /// The uptime since which the memory is complete, in milliseconds.
+    since_ms: AtomicU64,
 }
 
 #[derive(Default)]
@@ -72,19 +70,20 @@ impl ReplayGuard {
     #[must_use]
     pub fn new(limits: ReplayLimits, now: Timestamp, uptime: Duration) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, limits, watch: Mutex::new(Watch { latest: now, since: uptime }) }
+        let (latest_ms, since_ms) = (now.as_ms().into(), ms(uptime).into());
+        Self { shards, limits, latest_ms, since_ms }
     }
 
     /// The uptime after which a nonce must have been given out, for as long as the memory does not
     /// reach back over every proof that the time of day would let pass; `None` once it does.
     pub fn nonce_since(&self, now: Timestamp, uptime: Duration) -> Option<Duration> {
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.plus(CLOCK_SLACK) < watch.latest {
-            *watch = Watch { latest: now, since: uptime };
-        } else {
-            watch.latest = watch.latest.max(now);
+        let latest_ms = self.latest_ms.fetch_max(now.as_ms(), Ordering::AcqRel);
+        if now.plus(CLOCK_SLACK).as_ms() < latest_ms {
+            self.since_ms.store(ms(uptime), Ordering::Release);
+            self.latest_ms.store(now.as_ms(), Ordering::Release);
         }
-        (uptime.saturating_sub(watch.since) <= MEMORY).then_some(watch.since)
+        let since = Duration::from_millis(self.since_ms.load(Ordering::Acquire));
+        (uptime.saturating_sub(since) <= MEMORY).then_some(since)
     }
 
     /// Admits the proof `jti` of `key`, once: looks and remembers in one step.
@@ -107,6 +106,10 @@ impl ReplayGuard {
         shard.order.push_back((uptime.saturating_add(MEMORY), *key, jti));
         Ok(())
     }
+}
+
+fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Shard {

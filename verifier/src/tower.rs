@@ -35,6 +35,10 @@ mod body;
 mod received;
 mod refusal;
 
+#[cfg(test)]
+#[cfg(feature = "issue")]
+mod tests;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -15,7 +15,7 @@ mod verified;
 
 #[cfg(test)]
 #[cfg(feature = "issue")]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

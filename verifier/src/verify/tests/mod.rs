@@ -8,4 +8,4 @@ mod bindings;
 mod edges;
 mod reference;
 mod running;
-mod world;
+pub(crate) mod world;
