@@ -1,1 +1,438 @@
-//! x
+//! Says the rules anew, over a finished log and the answers that were given. It calls nothing of
+//! what it judges: patterns are compared as text, quorums by counting over all sets of groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dayfly_verifier::claims::Claims;
+use dayfly_verifier::id::*;
+use dayfly_verifier::request::{Request, Requirement};
+use dayfly_verifier::scope::Scope;
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Timestamp;
+
+use super::world::secs;
+use crate::core::command::{Caller, Command};
+use crate::core::denial::Denial;
+use crate::core::directory::Directory;
+use crate::core::event::*;
+use crate::core::verdict::Outcome;
+
+/// A command, and what came of it.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) caller: Caller,
+    pub(super) now: Timestamp,
+    pub(super) command: Command,
+    pub(super) result: Result<(), Denial>,
+    /// The entries that it made.
+    pub(super) wrote: std::ops::Range<usize>,
+    /// For an exchange: the token that was handed out.
+    pub(super) answer: Option<TokenId>,
+}
+
+type Verdict = Result<(), String>;
+
+#[derive(Default)]
+struct Told {
+    directory: Directory,
+    cases: BTreeMap<GrantId, Case>,
+    tokens: BTreeMap<TokenId, Claims>,
+    dead: BTreeSet<TokenId>,
+    exchanges: BTreeMap<(SpiffeId, ExchangeId), TokenId>,
+    uses: BTreeMap<GrantId, BTreeSet<UseId>>,
+}
+
+struct Case {
+    request: Request,
+    until: Timestamp,
+    near: BTreeSet<PersonId>,
+    approvals: BTreeMap<PersonId, Decision>,
+    terms: Option<Terms>,
+    over: bool,
+}
+
+impl Case {
+    fn pending(&self, at: Timestamp) -> bool {
+        !self.over && self.terms.is_none() && at < self.until
+    }
+
+    fn live(&self, at: Timestamp) -> bool {
+        !self.over && self.terms.as_ref().is_some_and(|terms| at < terms.until)
+    }
+}
+
+macro_rules! law {
+    ($holds:expr, $($what:tt)*) => {
+        if !$holds {
+            return Err(format!($($what)*));
+        }
+    };
+}
+
+/// Walks through the log beside the steps that made it.
+pub(super) fn judge(log: &[(Head, Entry)], steps: &[Step]) -> Verdict {
+    let mut told = Told::default();
+    let numbered = |n: usize| move |law| format!("entry {}: {law}", n + 1);
+    let founding = steps.first().map_or(log.len(), |step| step.wrote.start);
+    for (n, (_, entry)) in log.iter().enumerate().take(founding) {
+        told.hear(entry, None).map_err(numbered(n))?;
+    }
+    for step in steps {
+        for n in step.wrote.clone() {
+            told.hear(&log[n].1, Some(step)).map_err(numbered(n))?;
+        }
+        told.answered(step)?;
+    }
+    Ok(())
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    pattern
+        .strip_suffix("**")
+        .map_or(pattern == text, |base| text.len() > base.len() && text.starts_with(base))
+}
+
+/// Whether a call lies inside a scope, both as text.
+fn allows(scope: &Scope, operation: &str, resource: &str, amount: i64) -> bool {
+    let right = scope.rights().map(ToString::to_string).any(|right| {
+        let (op, pattern) = right.split_once(' ').unwrap();
+        op == operation && matches(pattern, resource)
+    });
+    let most = |text: String| text.strip_prefix("amount <= ").unwrap().parse::<i64>().unwrap();
+    right && scope.constraints().map(|one| most(one.to_string())).all(|most| amount <= most)
+}
+
+fn inside(inner: &Scope, outer: &Scope) -> bool {
+    let resources = ["db/prod", "db/prod/orders", "db/prod/a", "db/prod/a/b", "db/stage/a"];
+    let calls = resources.iter().flat_map(|at| {
+        ["read", "refund", "delete"]
+            .into_iter()
+            .flat_map(move |op| [50, 100, 500, 600].map(|n| (op, *at, n)))
+    });
+    calls.into_iter().all(|(op, at, n)| !allows(inner, op, at, n) || allows(outer, op, at, n))
+}
+
+impl Told {
+    /// Those who own or operate, are acted for, or are the one who asks.
+    fn near(&self, request: &Request) -> BTreeSet<PersonId> {
+        let of = request.workload.to_string();
+        let rules = self.directory.workloads.iter();
+        let rules = rules.filter(|rule| matches(&rule.ids.to_string(), &of));
+        let mut near: BTreeSet<_> =
+            rules.flat_map(|rule| rule.owners.union(&rule.operators)).cloned().collect();
+        near.extend(request.principal.clone());
+        let people = self.directory.people.iter();
+        near.extend(
+            people.filter(|(_, who)| who.ids.contains(&request.workload)).map(|(n, _)| n.clone()),
+        );
+        near
+    }
+
+    /// Those whose approval stands now.
+    fn standing(&self, case: &Case) -> Vec<PersonId> {
+        let listed = |one: &&Decision| {
+            let key = &one.evidence.as_ref().unwrap().key;
+            self.directory.people.get(&one.person).is_some_and(|who| who.keys.contains(key))
+        };
+        let near: BTreeSet<_> = case.near.union(&self.near(&case.request)).cloned().collect();
+        let approvals = case.approvals.values().filter(listed);
+        approvals.map(|one| one.person.clone()).filter(|name| !near.contains(name)).collect()
+    }
+
+    /// Whether every set of groups has as many people as it demands, all told.
+    fn enough(&self, required: &Requirement, people: &[PersonId]) -> bool {
+        let groups: Vec<_> = required.approvals.iter().collect();
+        (0u32..1 << groups.len()).all(|set| {
+            let chosen: Vec<_> = groups
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| set >> n & 1 == 1)
+                .map(|(_, g)| *g)
+                .collect();
+            let demanded: u32 = chosen.iter().map(|(_, count)| count.get()).sum();
+            let of = |name: &&PersonId| {
+                let groups = &self.directory.people[*name].groups;
+                chosen.iter().any(|(group, _)| groups.contains(*group))
+            };
+            people.iter().filter(of).collect::<BTreeSet<_>>().len() >= demanded as usize
+        })
+    }
+
+    fn hear(&mut self, Entry { by, at, event, .. }: &Entry, step: Option<&Step>) -> Verdict {
+        let at = *at;
+        match event {
+            Event::BundleApplied { directory, .. } => {
+                self.directory = directory.clone();
+                let near: Vec<_> =
+                    self.cases.iter().map(|(id, case)| (*id, self.near(&case.request))).collect();
+                for (id, near) in near {
+                    self.cases.get_mut(&id).unwrap().near.extend(near);
+                }
+            }
+            Event::RequestFiled { request, until, .. } => self.filed(request, *until, at)?,
+            Event::RequestRefused { request, .. } => {
+                self.filed(request, at, at)?;
+                self.cases.get_mut(&request.grant_id()).unwrap().over = true;
+            }
+            Event::RequirementChanged { grant, requirement } => {
+                let case = self.cases.get_mut(grant).ok_or("of nothing")?;
+                law!(case.pending(at), "a requirement changed after the wait");
+                case.request.requirement = requirement.clone();
+                case.approvals.clear();
+            }
+            Event::DecisionRecorded { grant, decision } => self.decided(grant, decision, by, at)?,
+            Event::DecisionWithdrawn { grant, person } => {
+                self.cases.get_mut(grant).ok_or("of nothing")?.approvals.remove(person);
+            }
+            Event::Granted { grant, terms } => self.granted(grant, terms, at)?,
+            Event::TokenRecorded { exchange, claims } => {
+                self.minted(claims, at, step)?;
+                let key = (claims.subject.clone(), *exchange);
+                law!(
+                    self.exchanges.insert(key, claims.token).is_none(),
+                    "I2: two for one exchange"
+                );
+                law!(
+                    self.tokens.insert(claims.token, claims.clone()).is_none(),
+                    "I2: one id twice"
+                );
+            }
+            Event::ExchangeAnswered { grant, exchange, token } => {
+                let case = &self.cases[grant];
+                law!(case.live(at) && self.good(token, at), "I10: answered with what is dead");
+                law!(self.tokens[token].grant == *grant, "answered with another's token");
+                let key = (case.request.workload.clone(), *exchange);
+                law!(self.exchanges.insert(key, *token).is_none(), "I2: two for one exchange");
+            }
+            Event::UseRedeemed { grant, token, use_id } => {
+                self.redeemed(grant, token, use_id, by, at)?
+            }
+            Event::Ended { grant, end } => {
+                let case = self.cases.get_mut(grant).ok_or("of nothing")?;
+                let own = *by == Actor::Workload(case.request.workload.clone());
+                law!(own || matches!(end, End::Drifted(_)), "ended by somebody else");
+                case.over = true;
+            }
+            Event::Revoked { target, .. } => {
+                let operator = |name| {
+                    self.directory.people[name]
+                        .roles
+                        .contains(&crate::core::directory::Role::Operator)
+                };
+                law!(
+                    matches!(by, Actor::Person(name, _) if operator(name)),
+                    "revoked by no operator"
+                );
+                self.revoked(target);
+            }
+            Event::EpochOpened { .. } | Event::KeyAdded { .. } | Event::KeyRetired { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn filed(&mut self, request: &Request, until: Timestamp, at: Timestamp) -> Verdict {
+        let workload = &request.workload;
+        let rules = &self.directory.workloads;
+        let listed = rules.iter().any(|rule| matches(&rule.ids.to_string(), workload.as_str()));
+        law!(listed, "filed by no workload");
+        law!(until <= at.plus(secs(300)), "waits too long");
+        let case = Case {
+            request: request.clone(),
+            until,
+            near: self.near(request),
+            approvals: BTreeMap::new(),
+            terms: None,
+            over: false,
+        };
+        law!(self.cases.insert(request.grant_id(), case).is_none(), "I2: filed twice");
+        let waiting = self
+            .cases
+            .values()
+            .filter(|case| case.pending(at) && case.request.workload == *workload);
+        let waits = !request.requirement.approvals.is_empty();
+        law!(!waits || waiting.count() <= 8, "too many wait");
+        Ok(())
+    }
+
+    fn decided(
+        &mut self,
+        grant: &GrantId,
+        decision: &Decision,
+        by: &Actor,
+        at: Timestamp,
+    ) -> Verdict {
+        let name = &decision.person;
+        let case = self.cases.get(grant).ok_or("of nothing")?;
+        law!(case.pending(at), "decided after the wait");
+        law!(case.request.digest() == decision.digest, "I1: another form of the request");
+        law!(matches!(by, Actor::Person(who, _) if who == name), "in another's name");
+        let apart = at.since(decision.at).max(decision.at.since(at));
+        law!(apart <= secs(120), "decided at another time");
+        let person = &self.directory.people[name];
+        let asked = case.request.requirement.approvals.keys().any(|g| person.groups.contains(g));
+        law!(asked, "decided by somebody who was not asked");
+        law!(
+            !case.near.contains(name) && !self.near(&case.request).contains(name),
+            "I3: own request"
+        );
+        let case = self.cases.get_mut(grant).unwrap();
+        match &decision.answer {
+            Answer::Deny => case.over = true,
+            Answer::Approve(_) => {
+                let key = decision.evidence.as_ref().ok_or("I1: not signed")?;
+                law!(person.keys.contains(&key.key), "I1: signed by an unknown key");
+                case.approvals.insert(name.clone(), decision.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn granted(&mut self, grant: &GrantId, terms: &Terms, at: Timestamp) -> Verdict {
+        let case = self.cases.get(grant).ok_or("of nothing")?;
+        law!(case.pending(at), "I1: granted after the wait");
+        let required = &case.request.requirement;
+        law!(self.enough(required, &self.standing(case)), "I1: granted without enough approvals");
+        let mut span = case.request.lifetime.min(required.max_lifetime).min(secs(12 * 3600));
+        law!(inside(&terms.scope, &case.request.scope), "I4: wider than the request");
+        let no_more =
+            |most: Option<_>| most.is_none_or(|most| terms.uses.is_some_and(|n| n <= most));
+        law!(no_more(case.request.uses) && no_more(required.max_uses), "I4: more uses");
+        for approval in case.approvals.values() {
+            let Answer::Approve(narrowing) = &approval.answer else { continue };
+            span = span.min(narrowing.lifetime.unwrap_or(span));
+            law!(no_more(narrowing.uses), "I4: more uses than approved");
+            let rights = narrowing
+                .rights
+                .clone()
+                .unwrap_or_else(|| case.request.scope.rights().cloned().collect());
+            let approved = Scope::new(rights, narrowing.constraints.iter().cloned()).unwrap();
+            law!(inside(&terms.scope, &approved), "I4: wider than approved");
+        }
+        law!(terms.from == at && terms.until == at.plus(span), "I5: another lease");
+        let workload = case.request.workload.clone();
+        self.cases.get_mut(grant).unwrap().terms = Some(terms.clone());
+        let live =
+            self.cases.values().filter(|case| case.live(at) && case.request.workload == workload);
+        law!(live.count() <= 16, "too many live");
+        Ok(())
+    }
+
+    fn good(&self, token: &TokenId, at: Timestamp) -> bool {
+        at < self.tokens[token].expires_at && !self.dead.contains(token)
+    }
+
+    fn minted(&self, claims: &Claims, at: Timestamp, step: Option<&Step>) -> Verdict {
+        let case = self.cases.get(&claims.grant).ok_or("I1: of nothing")?;
+        law!(case.live(at), "I1, I10: minted from what is not live");
+        let (terms, request) = (case.terms.as_ref().unwrap(), &case.request);
+        law!(inside(&claims.scope, &terms.scope), "I4: wider than the grant");
+        law!(claims.request == request.digest(), "I1: another request");
+        law!(claims.subject == request.workload && claims.audience == request.audience, "I7");
+        law!(claims.holder == request.holder() && claims.task == request.task, "I6");
+        law!(claims.counted == terms.uses.is_some(), "I2: not counted");
+        let step = step.ok_or("I14: minted by nobody")?;
+        let end = claims.issued_at.plus(secs(120)).min(terms.until).min(step.caller.until);
+        law!(claims.issued_at <= at && claims.expires_at <= end, "I5: lives too long");
+        let others = self.tokens.values().filter(|other| other.grant == claims.grant);
+        let fresh = |other: &Claims| {
+            let life = other.expires_at.since(other.issued_at);
+            self.good(&other.token, at) && other.expires_at.since(at) * 3 > life
+        };
+        law!(!others.into_iter().any(fresh), "I2: there is a token that is fresh");
+        let Command::Exchange(exchange, verdict) = &step.command else {
+            return Err("minted by no exchange".into());
+        };
+        law!(exchange.holder_key == request.holder_key, "I6: another key");
+        let Outcome::Permitted(required) = &verdict.outcome else {
+            return Err("I1: policy refused".into());
+        };
+        law!(self.enough(required, &self.standing(case)), "I1: policy demands more by now");
+        Ok(())
+    }
+
+    fn redeemed(
+        &mut self,
+        grant: &GrantId,
+        token: &TokenId,
+        use_id: &UseId,
+        by: &Actor,
+        at: Timestamp,
+    ) -> Verdict {
+        let case = &self.cases[grant];
+        law!(case.live(at) && self.good(token, at), "I8: a use of what is dead");
+        law!(*by == Actor::Gateway(self.tokens[token].audience.clone()), "I7: elsewhere");
+        let uses = self.uses.entry(*grant).or_default();
+        law!(uses.insert(*use_id), "I2: one use twice");
+        let most = case.terms.as_ref().unwrap().uses.ok_or("not counted")?;
+        law!(uses.len() <= most.get() as usize, "I2: more uses than granted");
+        Ok(())
+    }
+
+    fn revoked(&mut self, target: &Target) {
+        match target {
+            Target::Token(token) => drop(self.dead.insert(*token)),
+            Target::Key(key) => {
+                let by_key = self.tokens.values().filter(|claims| claims.key == *key);
+                self.dead.extend(by_key.map(|claims| claims.token).collect::<Vec<_>>());
+            }
+            Target::Grant(_) | Target::Workload(_) | Target::Task(_) | Target::Prefix(_) => {}
+            Target::Block(_) | Target::Delegate(..) => {}
+        }
+        for (id, case) in &mut self.cases {
+            let request = &case.request;
+            case.over |= match target {
+                Target::Grant(grant) => grant == id,
+                Target::Workload(workload) => *workload == request.workload,
+                Target::Task(task) => *task == request.task,
+                // The prefixes that the model draws reach every request that it draws.
+                Target::Prefix(_) => true,
+                Target::Token(_) | Target::Key(_) | Target::Block(_) | Target::Delegate(..) => {
+                    false
+                }
+            };
+        }
+    }
+
+    /// What the caller was told.
+    fn answered(&self, step: &Step) -> Verdict {
+        match &step.command {
+            Command::Exchange(exchange, _) => {
+                let key = (step.caller.id.clone(), exchange.id);
+                let known = self.exchanges.get(&key).copied();
+                law!(step.answer.is_none() || step.answer == known, "I2: another answer");
+                law!(step.result.is_ok() == step.answer.is_some(), "I8: an answer without a token");
+                let Some(token) = step.answer else { return Ok(()) };
+                law!(!self.dead.contains(&token), "I8: a dead token is handed out");
+                law!(!self.cases[&self.tokens[&token].grant].over, "I8: of an ended grant");
+                law!(
+                    self.tokens[&token].expires_at > step.now,
+                    "I5: an expired token is handed out"
+                );
+            }
+            Command::File(filing, _) if step.result.is_ok() => {
+                let requests = self.cases.values().map(|case| &case.request);
+                let mut same =
+                    requests.filter(|r| r.id == filing.id && r.workload == step.caller.id);
+                let request = same.next().ok_or("a filing that nobody finds")?;
+                let as_filed = request.scope == filing.scope
+                    && request.audience == filing.audience
+                    && request.holder_key == filing.holder_key
+                    && request.task == filing.task
+                    && request.principal == filing.principal
+                    && request.uses == filing.uses;
+                law!(as_filed, "I2: one id, two contents");
+            }
+            Command::File(..)
+            | Command::Approve(..)
+            | Command::Deny(..)
+            | Command::Withdraw(_)
+            | Command::Redeem(..)
+            | Command::Complete(..)
+            | Command::Cancel(..)
+            | Command::Revoke(..)
+            | Command::Apply(_)
+            | Command::AddKey { .. } => {}
+        }
+        Ok(())
+    }
+}
