@@ -7,17 +7,20 @@ pub mod parse;
 pub mod render;
 pub mod status;
 
+pub mod gateway;
 pub mod identity;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use dayfly_verifier::id::BundleDigest;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock, Timestamp};
+use dayfly_verifier::trust::Signed;
 use tonic::Status;
 
 use crate::authority::Authority;
+use crate::follow::feed::Hub;
 use crate::journal::{JournalError, Store};
 use crate::policy::bundle::Bundle;
 use crate::policy::files::BundleFiles;
@@ -50,6 +53,10 @@ pub struct Broker {
     pub started_at: Timestamp,
     /// The bundle that was asked for last.
     pub bundles: LoadedBundle,
+    /// Tells gateways what is taken back.
+    pub hub: Arc<Hub>,
+    /// The keys that gateways believe, as the trust root signed them.
+    pub trust: ArcSwap<Signed>,
 }
 
 /// Why a bundle cannot be asked.

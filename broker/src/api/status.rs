@@ -4,6 +4,7 @@ use dayfly_verifier::invalid::Invalid;
 use tonic::Status;
 
 use crate::core::denial::Denial;
+use crate::sequencer::Failure;
 
 /// The `domain` of every [`ErrorInfo`](tonic_types::ErrorInfo) that a broker gives.
 pub const DOMAIN: &str = "dayfly.v1";
@@ -18,4 +19,13 @@ pub fn invalid(invalid: &Invalid) -> Status {
 #[must_use]
 pub fn denial(denial: &Denial) -> Status {
     Status::permission_denied(denial.to_string())
+}
+
+/// What came of a command that was not done.
+#[must_use]
+pub fn failure(failure: &Failure) -> Status {
+    match failure {
+        Failure::Denied(refused) => denial(refused),
+        Failure::Fault(fault) => Status::unavailable(fault.to_string()),
+    }
 }

@@ -1,1 +1,6 @@
-//! To be written.
+//! What follows the log: the feed to gateways, and who enforces how much of it.
+
+pub mod feed;
+pub mod instances;
+pub mod keys;
+pub mod stream;

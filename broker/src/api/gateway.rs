@@ -1,0 +1,140 @@
+//! For gateways: the feed, the keys, redemption.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dayfly_proto::v1::follow_request::Message as Up;
+use dayfly_proto::v1::gateway_service_server::GatewayService;
+use dayfly_proto::v1::{self, FollowRequest, FollowResponse};
+use dayfly_verifier::feed as format;
+use dayfly_verifier::id::{InstanceId, TokenId, UseId};
+use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::spiffe::SpiffeId;
+use futures_util::stream::BoxStream;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Broker, status};
+use crate::caller::caller_of;
+use crate::core::command::Command;
+use crate::follow::instances::Terms;
+use crate::follow::stream;
+
+/// How long a gateway may take for its first message.
+const FIRST_MESSAGE: Duration = Duration::from_secs(5);
+/// The service.
+pub struct Gateway {
+    broker: Arc<Broker>,
+    /// The uses that are being redeemed: a second call for the same one must not hear that it
+    /// was the first.
+    redeeming: Mutex<HashSet<UseId>>,
+}
+
+impl Gateway {
+    /// The service of `broker`.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Self { broker, redeeming: Mutex::default() }
+    }
+}
+
+#[tonic::async_trait]
+impl GatewayService for Gateway {
+    type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<FollowRequest>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let gateway = caller_of(&request)?.id;
+        let mut requests = request.into_inner();
+        let first = timeout(FIRST_MESSAGE, requests.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("the stream began silently"))??;
+        let Some(Up::Subscribe(subscribe)) = first.and_then(|first| first.message) else {
+            return Err(Status::invalid_argument("the first message must be `subscribe`"));
+        };
+        let (terms, last, challenge) =
+            parse(gateway, subscribe).map_err(|invalid| status::invalid(&invalid))?;
+        let (hub, shutdown) = (Arc::clone(&self.broker.hub), self.broker.shutdown.clone());
+        let stream = stream::follow(hub, shutdown, terms, last.as_ref(), challenge, requests);
+        let stream = stream.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        Ok(Response::new(stream))
+    }
+
+    async fn get_trust(
+        &self,
+        request: Request<v1::GetTrustRequest>,
+    ) -> Result<Response<v1::GetTrustResponse>, Status> {
+        let v1::GetTrustRequest {} = request.into_inner();
+        let trust = self.broker.trust.load();
+        Ok(Response::new(v1::GetTrustResponse {
+            statement: Bytes::copy_from_slice(&trust.statement),
+            signature: Bytes::copy_from_slice(&trust.signature),
+        }))
+    }
+
+    async fn redeem(
+        &self,
+        request: Request<v1::RedeemRequest>,
+    ) -> Result<Response<v1::RedeemResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let v1::RedeemRequest { token_id, use_id } = request.into_inner();
+        let invalid = |invalid: Invalid| status::invalid(&invalid);
+        let token: TokenId = token_id.parse().map_err(invalid)?;
+        let use_id: UseId = use_id.parse().map_err(invalid)?;
+        let Some(_redeeming) = Redeeming::begin(&self.redeeming, use_id) else {
+            return Err(Status::aborted("the same use is being redeemed by another call"));
+        };
+        let sequencer = &self.broker.sequencer;
+        let spent = |state: &crate::core::state::State| {
+            let (case, _) = state.token(&token)?;
+            case.grant()?.uses.get(&use_id).copied()
+        };
+        let spent_before = spent(&sequencer.state()).is_some();
+        let submitted = sequencer.submit(Command::Redeem(token, use_id), caller).await;
+        let state = submitted.map_err(|failure| status::failure(&failure))?;
+        let (_, uses_left) =
+            spent(&state).ok_or_else(|| Status::internal("the use is not in the log"))?;
+        Ok(Response::new(v1::RedeemResponse { uses_left, spent_before }))
+    }
+}
+
+/// A use that is being redeemed, until this is dropped.
+struct Redeeming<'a>(&'a Mutex<HashSet<UseId>>, UseId);
+
+impl<'a> Redeeming<'a> {
+    fn begin(all: &'a Mutex<HashSet<UseId>>, use_id: UseId) -> Option<Self> {
+        lock(all).insert(use_id).then_some(Self(all, use_id))
+    }
+}
+
+impl Drop for Redeeming<'_> {
+    fn drop(&mut self) {
+        lock(self.0).remove(&self.1);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn parse(
+    gateway: SpiffeId,
+    subscribe: v1::Subscribe,
+) -> Result<(Terms, Option<format::Head>, Bytes), Invalid> {
+    let v1::Subscribe { instance, max_staleness_ms, best_effort, last, challenge } = subscribe;
+    let instance: InstanceId = instance.parse()?;
+    if !(1_000..=60_000).contains(&max_staleness_ms) {
+        return Err(Invalid::new("max_staleness_ms", "must be 1000 to 60000"));
+    }
+    if !stream::is_challenge(&challenge) {
+        return Err(Invalid::new("challenge", "must be 16 bytes, or none"));
+    }
+    let max_staleness = Duration::from_millis(max_staleness_ms);
+    // Only a hint from where on to tell: what comes of it, the gateway checks against its hash.
+    let last =
+        last.and_then(|v1::SignedHead { head, signature: _ }| format::Head::from_bytes(&head));
+    Ok((Terms { gateway, instance, max_staleness, best_effort }, last, challenge))
+}

@@ -1,0 +1,182 @@
+//! One stream with one gateway instance: what is cast goes down, acknowledgements come up.
+//!
+//! Nothing is skipped: who cannot keep up is cut, and subscribes again. The work for a follower
+//! does not grow with what is cast; the message is the same for all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dayfly_proto::v1::follow_request::Message as Up;
+use dayfly_proto::v1::follow_response::Message as Down;
+use dayfly_proto::v1::{Ack, FollowRequest, FollowResponse, Heartbeat};
+use dayfly_verifier::feed::Head;
+use dayfly_verifier::id::Seq;
+use futures_util::stream::{BoxStream, Stream, StreamExt as _, unfold};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tonic::Status;
+
+use super::feed::{Cast, Hub};
+use super::instances::{Instance, Terms, TooMany};
+use crate::shutdown::Shutdown;
+
+/// How much of an instance's interval may be missing at a heartbeat that it gets all the same:
+/// what other instances have made early.
+const EARLY: Duration = Duration::from_millis(100);
+
+/// The stream down to an instance that follows on `terms`, from the head `last` on if that is
+/// still known, and otherwise from everything; `requests` are what it sends after its subscription
+/// with `challenge`.
+pub fn follow(
+    hub: Arc<Hub>,
+    shutdown: Shutdown,
+    terms: Terms,
+    last: Option<&Head>,
+    challenge: Bytes,
+    requests: impl Stream<Item = Result<FollowRequest, Status>> + Send + Unpin + 'static,
+) -> Result<BoxStream<'static, Result<FollowResponse, Status>>, TooMany> {
+    let instance = hub.instances.join(terms, hub.uptime())?;
+    let line = Arc::new(Line { hub, instance, shutdown });
+    let follower = Follower::new(Arc::clone(&line), last);
+    line.hear(challenge);
+    line.hub.want_beat();
+    tokio::spawn(async move { line.listen(requests).await });
+    let stream = unfold(follower, |mut follower| async {
+        let next = follower.next().await?;
+        Some((next, follower))
+    });
+    Ok(stream.boxed())
+}
+
+/// Whether these bytes are a challenge, or none.
+#[must_use]
+pub fn is_challenge(bytes: &Bytes) -> bool {
+    bytes.is_empty() || bytes.len() == 16
+}
+
+/// What both directions of a stream share.
+struct Line {
+    hub: Arc<Hub>,
+    instance: Arc<Instance>,
+    shutdown: Shutdown,
+}
+
+impl Line {
+    fn hear(&self, challenge: Bytes) {
+        if !challenge.is_empty() {
+            self.instance.challenged(challenge, self.hub.uptime(), self.hub.rounds());
+        }
+    }
+
+    /// Takes acknowledgements until the stream ends, and ends it for what is no acknowledgement.
+    async fn listen(
+        &self,
+        mut requests: impl Stream<Item = Result<FollowRequest, Status>> + Unpin,
+    ) {
+        loop {
+            let request = tokio::select! {
+                request = requests.next() => request,
+                () = self.instance.left() => return,
+            };
+            let Some(Ok(FollowRequest { message: Some(Up::Ack(ack)) })) = request else { break };
+            let Ack { seq, challenge } = ack;
+            let sent = self.instance.acknowledged(Seq(seq), self.hub.uptime());
+            if !sent || !is_challenge(&challenge) {
+                break;
+            }
+            self.hear(challenge);
+        }
+        self.instance.leave(self.hub.uptime());
+    }
+}
+
+/// The direction from the broker.
+struct Follower {
+    line: Arc<Line>,
+    casts: broadcast::Receiver<Arc<Cast>>,
+    /// What is to be sent before anything that is cast.
+    first: std::vec::IntoIter<FollowResponse>,
+    /// Up to where everything was sent.
+    told: Seq,
+    last_beat: Option<Duration>,
+}
+
+impl Follower {
+    fn new(line: Arc<Line>, last: Option<&Head>) -> Self {
+        // In this order: what is cast in between is then in the tip too, and is left out.
+        let casts = line.hub.listen();
+        let tip = line.hub.tip();
+        let told = tip.head.seq;
+        if last.is_some_and(|last| last.epoch == tip.head.epoch && last.seq > told) {
+            let gateway = &line.instance.terms.gateway;
+            tracing::warn!(%gateway, "a gateway has seen a later head than this broker");
+        }
+        let first = line.hub.catch_up(&tip, last).into_iter();
+        line.instance.sends(told);
+        Self { line, casts, first, told, last_beat: None }
+    }
+
+    /// The next message; `None` at the end of the stream.
+    async fn next(&mut self) -> Option<Result<FollowResponse, Status>> {
+        if let Some(first) = self.first.next() {
+            return Some(Ok(first));
+        }
+        loop {
+            let line = Arc::clone(&self.line);
+            let cast = tokio::select! {
+                cast = self.casts.recv() => cast,
+                () = line.instance.left() => return None,
+                () = line.shutdown.begins() => return None,
+            };
+            match cast {
+                Ok(cast) => {
+                    if let Some(message) = self.message(&cast)? {
+                        return Some(Ok(message));
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {
+                    self.line.instance.leave(self.line.hub.uptime());
+                    return Some(Err(Status::aborted("too slow: subscribe again")));
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// What this follower is sent of what was cast; `None` if the stream is over.
+    fn message(&mut self, cast: &Cast) -> Option<Option<FollowResponse>> {
+        let Line { hub, instance, .. } = &*self.line;
+        match cast {
+            Cast::Delta { seq, message } => {
+                let news = *seq > self.told;
+                if news {
+                    self.told = *seq;
+                    instance.sends(*seq);
+                }
+                Some(news.then(|| message.clone()))
+            }
+            Cast::Beat { round, seq, head } => {
+                let uptime = hub.uptime();
+                let due = self.last_beat.is_none_or(|last| {
+                    uptime.saturating_add(EARLY) >= last.saturating_add(instance.interval())
+                });
+                if !due || *seq < self.told {
+                    return Some(None);
+                }
+                (self.last_beat, self.told) = (Some(uptime), *seq);
+                instance.sends(*seq);
+                let challenge = instance.echo(*round).unwrap_or_default();
+                let beat = Heartbeat { head: Some(head.clone()), challenge };
+                Some(Some(FollowResponse { message: Some(Down::Heartbeat(beat)) }))
+            }
+            Cast::Over => None,
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.line.instance.leave(self.line.hub.uptime());
+    }
+}
