@@ -13,6 +13,8 @@ mod entry;
 mod follower;
 mod head;
 mod mark;
+#[cfg(feature = "feed")]
+mod redeem;
 mod view;
 
 #[cfg(feature = "feed")]
@@ -23,4 +25,6 @@ pub use entry::{Malformed, feed_start, fold_hash, snapshot_digest};
 pub use follower::{Challenge, Follower, Message, Profile, Refused, Remedy, Source, Wants};
 pub use head::{Head, SignedHead};
 pub use mark::{End, Mark, MarkError, Store};
+#[cfg(feature = "feed")]
+pub use redeem::Redeemer;
 pub use view::GatewayView;

@@ -1,0 +1,66 @@
+//! Spends uses of counted grants at a broker, over gRPC.
+
+use std::time::Duration;
+
+use dayfly_proto::v1::gateway_service_client::GatewayServiceClient;
+use dayfly_proto::v1::{RedeemRequest, RedeemResponse};
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::id::{TokenId, UseId};
+use crate::verify::{NotRedeemed, Redeem, Redemption};
+
+/// How long a broker may take for one answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Asks the brokers of a gateway about each use.
+#[derive(Debug, Clone)]
+pub struct Redeemer {
+    brokers: Vec<Channel>,
+}
+
+impl Redeemer {
+    /// Over channels that authenticate the brokers and this gateway; asked in turn.
+    #[must_use]
+    pub const fn new(brokers: Vec<Channel>) -> Self {
+        Self { brokers }
+    }
+
+    /// Asks the next broker only where one did not answer. If the first did record the use, the
+    /// second says that it was recorded before, and the use is lost rather than given twice.
+    async fn ask(&self, request: RedeemRequest) -> Result<(), NotRedeemed> {
+        for broker in &self.brokers {
+            let mut broker = GatewayServiceClient::new(broker.clone());
+            let answer = timeout(ANSWER, broker.redeem(request.clone())).await;
+            let Ok(answer) = answer else { continue };
+            match answer.map(tonic::Response::into_inner) {
+                Ok(RedeemResponse { spent_before: false, .. }) => return Ok(()),
+                Ok(RedeemResponse { spent_before: true, .. }) => return Err(NotRedeemed::Repeated),
+                Err(status) if is_refusal(&status) => return Err(NotRedeemed::Spent),
+                Err(_) => {}
+            }
+        }
+        Err(NotRedeemed::Unanswered)
+    }
+}
+
+/// Whether the broker said no, rather than that it could not tell.
+fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::NotFound
+            | Code::ResourceExhausted
+            | Code::InvalidArgument
+            | Code::AlreadyExists
+    )
+}
+
+impl Redeem for Redeemer {
+    fn redeem(&self, token: TokenId, use_id: UseId) -> Redemption<'_> {
+        let request = RedeemRequest { token_id: token.to_string(), use_id: use_id.to_string() };
+        Box::pin(self.ask(request))
+    }
+}
