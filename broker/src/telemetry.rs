@@ -1,1 +1,229 @@
-//! To be written.
+//! What a broker says of itself: log lines, metrics, health.
+//!
+//! Never a token, a key, a proof or free text; and no label that a caller can choose.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::routing::get;
+use dayfly_verifier::time::Clock;
+use http::{Request, Response};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tonic::body::Body;
+use tower_service::Service;
+use tracing_subscriber::EnvFilter;
+
+use crate::caller::RULES;
+use crate::config::{Log, LogFormat};
+
+/// Upper bounds of the latency buckets, in seconds.
+const BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+
+/// Starts logging to standard error. Does nothing where somebody else has.
+pub fn start_logging(log: &Log) {
+    let filter = EnvFilter::try_new(&log.filter).unwrap_or_default();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    if started.is_err() {
+        tracing::debug!("logging was started before");
+    }
+}
+
+/// Whether the broker takes calls.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// Says so, or that it does not.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    /// Whether it does.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Method {
+    method: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answer {
+    method: &'static str,
+    code: &'static str,
+}
+
+/// The numbers of this process. Clones are the same numbers.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    calls: Family<Answer, Counter>,
+    seconds: Family<Method, Histogram>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("dayfly");
+        let calls = Family::default();
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let seconds = Family::new_with_constructor(histogram);
+        registry.register("calls", "calls answered, by method and gRPC code", calls.clone());
+        registry.register_with_unit(
+            "call",
+            "time to the head of the answer, by method",
+            Unit::Seconds,
+            seconds.clone(),
+        );
+        Self { registry: Arc::new(registry), calls, seconds }
+    }
+}
+
+/// What is counted when somebody asks, rather than as it happens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gauges {
+    /// The place of the last entry of the journal.
+    pub head_seq: u64,
+    /// Grants that are live now.
+    pub live_grants: u64,
+    /// Requests that wait now.
+    pub pending_requests: u64,
+}
+
+impl Metrics {
+    fn text(&self, gauges: Gauges) -> String {
+        let mut text = String::new();
+        let mut now = Registry::with_prefix("dayfly");
+        let Gauges { head_seq, live_grants, pending_requests } = gauges;
+        now.register("journal_head", "place of the last entry", ConstGauge::new(head_seq));
+        now.register("live_grants", "grants that are live", ConstGauge::new(live_grants));
+        now.register("pending_requests", "requests that wait", ConstGauge::new(pending_requests));
+        // Writing to a string does not fail.
+        let _written = prometheus_client::encoding::text::encode_registry(&mut text, &now);
+        let _written = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    fn count(&self, method: &'static str, code: &'static str, took: Duration) {
+        self.calls.get_or_create(&Answer { method, code }).inc();
+        self.seconds.get_or_create(&Method { method }).observe(took.as_secs_f64());
+    }
+}
+
+/// Counts the calls of a service.
+#[derive(Clone)]
+pub struct Measured<S> {
+    service: S,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+}
+
+impl<S> Measured<S> {
+    /// Counts the calls of `service`.
+    pub fn new(service: S, metrics: Metrics, clock: Arc<dyn Clock>) -> Self {
+        Self { service, metrics, clock }
+    }
+}
+
+impl<S, B> Service<Request<B>> for Measured<S>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let path = request.uri().path();
+        // Only names from our own table become labels: a caller cannot make up series.
+        let listed = RULES.iter().map(|(method, _)| *method).find(|method| *method == path);
+        let method = listed.unwrap_or("other");
+        let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
+        let began = clock.uptime();
+        let answer = self.service.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            let code =
+                answer.headers().get("grpc-status").map_or("ok", |code| name(code.as_bytes()));
+            metrics.count(method, code, clock.uptime().saturating_sub(began));
+            Ok(answer)
+        })
+    }
+}
+
+/// The name of a gRPC code as the metrics have it. A stream that fails later began well.
+fn name(code: &[u8]) -> &'static str {
+    match tonic::Code::from_bytes(code) {
+        tonic::Code::Ok => "ok",
+        tonic::Code::Cancelled => "cancelled",
+        tonic::Code::Unknown => "unknown",
+        tonic::Code::InvalidArgument => "invalid_argument",
+        tonic::Code::DeadlineExceeded => "deadline_exceeded",
+        tonic::Code::NotFound => "not_found",
+        tonic::Code::AlreadyExists => "already_exists",
+        tonic::Code::PermissionDenied => "permission_denied",
+        tonic::Code::ResourceExhausted => "resource_exhausted",
+        tonic::Code::FailedPrecondition => "failed_precondition",
+        tonic::Code::Aborted => "aborted",
+        tonic::Code::OutOfRange => "out_of_range",
+        tonic::Code::Unimplemented => "unimplemented",
+        tonic::Code::Internal => "internal",
+        tonic::Code::Unavailable => "unavailable",
+        tonic::Code::DataLoss => "data_loss",
+        tonic::Code::Unauthenticated => "unauthenticated",
+    }
+}
+
+/// What the plain HTTP listener shows.
+#[derive(Clone)]
+pub struct Page {
+    /// Whether the broker takes calls.
+    pub readiness: Readiness,
+    /// The numbers of the process.
+    pub metrics: Metrics,
+    /// Counts what is counted on request.
+    pub gauges: Arc<dyn Fn() -> Gauges + Send + Sync>,
+}
+
+/// `/healthz`: the process runs. `/readyz`: it takes calls. `/metrics`: its numbers.
+#[must_use]
+pub fn pages(page: Page) -> axum::Router {
+    let ready = |Shared(page): Shared<Page>| async move {
+        match page.readiness.get() {
+            true => (StatusCode::OK, "ready\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        }
+    };
+    let metrics = |Shared(page): Shared<Page>| async move {
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        ([("content-type", kind)], page.metrics.text((page.gauges)()))
+    };
+    axum::Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(page)
+}

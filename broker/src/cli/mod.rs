@@ -5,11 +5,17 @@
 
 pub mod console;
 pub mod exit;
+pub mod host;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use dayfly_agent::identity::IdentityError;
+use dayfly_agent::session::{OpenError, Session};
+use dayfly_verifier::time::SystemClock;
+use tonic::Code;
 
 use console::{Console, Format};
 use exit::{Exit, Refused};
@@ -37,7 +43,12 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    Init(host::Init),
+    Serve(host::Serve),
+    Invite(host::Invite),
+    Join(host::Join),
+}
 
 /// What every verb is given.
 #[derive(Debug)]
@@ -62,8 +73,77 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(verb: Verb, _context: &Context) -> Result<(), Refused> {
-    match verb {}
+fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
+    match verb {
+        Verb::Init(verb) => verb.run(context),
+        Verb::Serve(verb) => verb.run(context),
+        Verb::Invite(verb) => verb.run(context),
+        Verb::Join(verb) => verb.run(context),
+    }
+}
+
+impl Context {
+    /// The identity directory: the one that was named, or the one of this user.
+    pub fn identity_dir(&self) -> Result<PathBuf, Refused> {
+        if let Some(dir) = &self.identity {
+            return Ok(dir.clone());
+        }
+        let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+        let base = base.or_else(home).filter(|base| base.is_absolute()).ok_or_else(|| {
+            let error = anyhow::anyhow!("there is no home directory to keep an identity in");
+            Refused::new(Exit::Usage, error).next("name a directory with --identity")
+        })?;
+        Ok(base.join("dayfly").join("identity"))
+    }
+
+    /// Connects to the broker as the identity of this command.
+    pub async fn session(&self) -> Result<Arc<Session>, Refused> {
+        let dir = self.identity_dir()?;
+        let opened = Session::open(&dir, Arc::new(SystemClock)).await;
+        opened.map_err(|error| self.refused(error))
+    }
+
+    /// How a command ends whose connection or call failed. A call that the broker refused ends as
+    /// [`OpenError::from_status`] has it.
+    #[must_use]
+    pub fn refused(&self, error: OpenError) -> Refused {
+        let join = "ask an operator for `dayfly invite`, then `dayfly join STRING --broker ADDR`";
+        match &error {
+            OpenError::Identity(identity) => {
+                let missing = matches!(**identity, IdentityError::Missing(_));
+                let refused = Refused::new(Exit::Config, error);
+                if missing { refused.next(join) } else { refused }
+            }
+            OpenError::Ended(..) | OpenError::Refused(..) => {
+                Refused::new(Exit::Config, error).next(join)
+            }
+            OpenError::Unreachable(..)
+            | OpenError::NotOurBroker(..)
+            | OpenError::Tls(..)
+            | OpenError::Answer(_) => Refused::new(Exit::Unavailable, error),
+            OpenError::Status(status) => {
+                let exit = match status.code() {
+                    Code::InvalidArgument => Exit::Usage,
+                    Code::NotFound | Code::PermissionDenied | Code::Unauthenticated => Exit::Denied,
+                    Code::Ok
+                    | Code::Cancelled
+                    | Code::Unknown
+                    | Code::DeadlineExceeded
+                    | Code::AlreadyExists
+                    | Code::ResourceExhausted
+                    | Code::FailedPrecondition
+                    | Code::Aborted
+                    | Code::OutOfRange
+                    | Code::Unimplemented
+                    | Code::Internal
+                    | Code::Unavailable
+                    | Code::DataLoss => Exit::Unavailable,
+                };
+                Refused::new(exit, error)
+            }
+        }
+    }
 }
 
 /// Runs a verb that waits for the network on a runtime of its own.

@@ -20,6 +20,7 @@ pub use memory::Memory;
 pub use recorded::{NotThatHead, Recorded};
 pub use side::{Bundles, FreeText, Invitation, Joins, MAX_TEXT_BYTES, Renewal, Texts};
 pub use sqlite::Sqlite;
+pub use stored::VERSION as FORMAT;
 
 use crate::core::event::Head;
 

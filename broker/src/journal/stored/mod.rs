@@ -20,8 +20,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::JournalError;
 use crate::core::event::Entry;
 
-/// The version of the form that is written.
-const VERSION: u32 = 1;
+/// The version of the form that is written: what a new log allows its brokers.
+pub const VERSION: u32 = 1;
 
 /// The kinds of entry that this version understands.
 const KINDS: [&str; 15] = [

@@ -1,0 +1,191 @@
+//! The founding of a broker, once, on its host: authority, trust root, keys, and a journal that
+//! begins with them and the first policy bundle. Nothing that is there already is ever replaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dayfly_agent::files::{self, FileError};
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::{Epoch, FeedId, KeyId};
+use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::time::{Clock, Timestamp};
+use dayfly_verifier::trust::{ListedKey, Signed, Statement};
+use zeroize::Zeroizing;
+
+use crate::authority::{Authority, AuthorityError};
+use crate::core::directory::Role;
+use crate::core::event::{Actor, Entry, Event, Head};
+use crate::journal::{Bundles as _, FORMAT, Journal as _, JournalError, Sqlite, chain};
+use crate::keys::{KeyError, NumberedKey};
+use crate::policy::bundle::Bundle;
+use crate::policy::files::BundleFiles;
+use crate::random::Random;
+use crate::signer::{SignerError, TokenKey};
+
+/// The configuration, in the directory of a broker.
+pub const CONFIG: &str = "dayfly.toml";
+/// The directory of keys, in it.
+pub const KEYS: &str = "keys";
+/// The token-signing key.
+pub const TOKEN_KEY: &str = "token-1.key";
+/// The key that signs heads of the feed.
+pub const FEED_KEY: &str = "feed-1.key";
+/// The trust root: kept off the broker once it is founded.
+pub const TRUST_ROOT: &str = "trust-root.key";
+/// What gateways pin.
+pub const TRUST_ROOT_PUBLIC: &str = "trust-root.pub";
+/// What the trust root says, byte for byte, and beside it its signature in hexadecimal.
+pub const STATEMENT: &str = "trust.statement";
+/// The signature over [`STATEMENT`].
+pub const SIGNATURE: &str = "trust.signature";
+
+/// How long the first keys are good.
+const KEY_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// What a broker is founded on.
+#[derive(Debug, Clone)]
+pub struct Founding {
+    /// Where: the directory may exist, but must hold no broker.
+    pub dir: PathBuf,
+    /// Its trust domain.
+    pub trust_domain: String,
+    /// The first policy bundle.
+    pub bundle: BundleFiles,
+}
+
+/// Why no broker was founded.
+#[derive(Debug, thiserror::Error)]
+pub enum FoundError {
+    /// There is one already.
+    #[error("`{}` already holds a broker", .0.display())]
+    Taken(PathBuf),
+    /// The bundle is refused, for all of these reasons.
+    #[error("the policy bundle is refused: {}", join(.0))]
+    Bundle(Vec<Invalid>),
+    /// A value is not what it should be.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The authority cannot be founded.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// A key cannot be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The token-signing key cannot be made.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The journal cannot be made.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+fn join(problems: &[Invalid]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl Founding {
+    /// Founds the broker. The configuration file is written last: without it nothing was founded.
+    pub async fn run(&self, clock: &dyn Clock, random: &dyn Random) -> Result<Head, FoundError> {
+        let Self { dir, trust_domain, bundle: bundle_files } = self;
+        let file = |name: &str| dir.join(name);
+        if file(CONFIG).exists() || file("journal.db").exists() {
+            return Err(FoundError::Taken(dir.clone()));
+        }
+        let bundle = Bundle::load(bundle_files).map_err(FoundError::Bundle)?;
+        let now = clock.now();
+        let not_after = now.plus(KEY_LIFE).floor_to_second();
+        files::private_dir(dir)?;
+        let keys = file(KEYS);
+        Authority::found(trust_domain, &keys, now)?;
+
+        let mut seed = Zeroizing::new([0; 64]);
+        random.fill(&mut *seed);
+        let token_key = TokenKey::generate(KeyId(1), not_after, &seed)?;
+        token_key.write(&keys.join(TOKEN_KEY))?;
+        let feed_key = NumberedKey::generate(KeyId(1), not_after, random);
+        feed_key.write(&keys.join(FEED_KEY))?;
+        let root = NumberedKey::generate(KeyId(0), not_after, random);
+        root.write(&file(TRUST_ROOT))?;
+        files::write_public(&file(TRUST_ROOT_PUBLIC), format!("{}\n", root.public()?).as_bytes())?;
+
+        let (mut epoch, mut feed) = ([0; 16], [0; 16]);
+        random.fill(&mut epoch);
+        random.fill(&mut feed);
+        let (epoch, feed) = (Epoch::new(epoch), FeedId::new(feed));
+        let listed = ListedKey { public: token_key.public(), not_after };
+        let statement = Statement {
+            version: 1,
+            feed,
+            epoch,
+            token_keys: BTreeMap::from([(token_key.id(), listed)]),
+            feed_keys: BTreeMap::from([(feed_key.id, feed_key.listed()?)]),
+        };
+        write_statement(dir, &statement.sign(&root.signing)?)?;
+
+        let journal = Sqlite::create(&file("journal.db"))?;
+        journal.put_bundle(&bundle.digest(), &bundle_files.to_bytes()).await?;
+        let entries = first_entries(epoch, &bundle, &token_key, now);
+        let head = *journal.append(&Head::ORIGIN, &chain(&Head::ORIGIN, &entries)?).await?;
+        files::write_public(&file(CONFIG), configuration(trust_domain).as_bytes())?;
+        Ok(head)
+    }
+}
+
+/// The log begins with what `init` on the host put down.
+fn first_entries(
+    epoch: Epoch,
+    bundle: &Bundle,
+    token_key: &TokenKey,
+    now: Timestamp,
+) -> [Entry; 3] {
+    let directory = bundle.directory().clone();
+    let admins = directory.people.values().filter(|p| p.roles.contains(&Role::PolicyAdmin));
+    let founders = admins.flat_map(|admin| admin.keys.iter().cloned()).collect();
+    let entry = |policy, event| Entry { by: Actor::Host, at: now, policy, event };
+    let opened = Event::EpochOpened { epoch, parent: None, founders, format: FORMAT };
+    let applied =
+        Event::BundleApplied { bundle: bundle.digest(), directory, signers: BTreeSet::new() };
+    let (key, public) = (token_key.id(), token_key.public());
+    let added = Event::KeyAdded { key, public, not_after: token_key.not_after() };
+    [entry(None, opened), entry(None, applied), entry(Some(bundle.digest()), added)]
+}
+
+/// Keeps what the trust root says where the broker finds it.
+pub fn write_statement(dir: &Path, signed: &Signed) -> Result<(), FileError> {
+    files::write_public(&dir.join(STATEMENT), &signed.statement)?;
+    files::write_public(&dir.join(SIGNATURE), hex::encode(signed.signature).as_bytes())
+}
+
+/// What the trust root says, as it is kept; checked against its public half.
+pub fn read_statement(dir: &Path) -> Result<Signed, FoundError> {
+    let statement = files::read_trusted(&dir.join(STATEMENT))?;
+    let text = files::read_text(&dir.join(SIGNATURE))?;
+    let mut signature = [0; 64];
+    hex::decode_to_slice(text.trim(), &mut signature)
+        .map_err(|_| Invalid::new(SIGNATURE, "must be 128 hexadecimal digits"))?;
+    let root: HolderKey = files::read_text(&dir.join(TRUST_ROOT_PUBLIC))?.trim().parse()?;
+    let signed = Signed { statement, signature };
+    signed.verify(&root).map_err(|error| Invalid::new(STATEMENT, error.to_string()))?;
+    Ok(signed)
+}
+
+fn configuration(trust_domain: &str) -> String {
+    format!(
+        "# The configuration of a Dayfly broker. Any field can be set by the environment, too:\n\
+         # DAYFLY_LISTEN_BROKER for `broker` under [listen].\n\
+         trust_domain = \"{trust_domain}\"\n\
+         \n\
+         [listen]\n\
+         broker = \"127.0.0.1:7443\"  # gRPC over mutual TLS: everything but joining\n\
+         join = \"127.0.0.1:7444\"    # joining, by those who have no certificate yet\n\
+         http = \"127.0.0.1:7480\"    # /healthz, /readyz, /metrics, in the clear\n\
+         \n\
+         [log]\n\
+         filter = \"info\"\n\
+         format = \"text\"            # or `json`\n"
+    )
+}

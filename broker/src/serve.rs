@@ -1,0 +1,280 @@
+//! The running process: opens everything, then serves until the end.
+//!
+//! Whatever can be wrong with the configuration, the keys or the journal shows before a port
+//! opens. The end has an order: readiness goes false, then nothing new is accepted, then what
+//! runs finishes or is cut.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_agent::listen;
+use dayfly_agent::tls::Live;
+use dayfly_proto::v1;
+use dayfly_proto::v1::identity_service_server::IdentityServiceServer;
+use dayfly_verifier::time::Clock;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+use crate::api::{Broker, BundleError, LoadedBundle, identity};
+use crate::authority::{Authority, AuthorityError, broker_id};
+use crate::caller::{Door, Guard, Known};
+use crate::config::Config;
+use crate::found::{FoundError, TOKEN_KEY};
+use crate::journal::{Joins, Journal, JournalError, Sqlite, Store};
+use crate::random::Random;
+use crate::sequencer::{Deciding, Sequencer};
+use crate::shutdown::{DRAIN, Shutdown};
+use crate::signer::{Signer, SignerError, TokenKey};
+use crate::telemetry::{Gauges, Measured, Metrics, Page, Readiness, pages};
+
+/// How often the broker looks after its own certificate and the locks of the authority.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Where time and randomness come from.
+#[derive(Clone)]
+pub struct Host {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+}
+
+/// The open ports of a broker, each for the address of the same name in the configuration.
+pub struct Listeners {
+    /// For everything but joining.
+    pub broker: TcpListener,
+    /// For joining.
+    pub join: TcpListener,
+    /// For health and metrics.
+    pub http: TcpListener,
+}
+
+/// Why a broker does not serve, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A key or a file beside it is refused.
+    #[error(transparent)]
+    Key(#[from] SignerError),
+    /// The authority is refused.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The trust statement or the feed key is refused.
+    #[error(transparent)]
+    Founding(#[from] FoundError),
+    /// The journal must not be gone on from, or cannot be reached.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The bundle in force cannot be asked.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The reflection service cannot be set up.
+    #[error("cannot set up reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A port cannot be used.
+    #[error("cannot listen: {0}")]
+    Listen(#[from] std::io::Error),
+}
+
+impl Listeners {
+    /// Opens the ports that the configuration names.
+    pub async fn bind(config: &Config) -> std::io::Result<Self> {
+        let open = async |address: std::net::SocketAddr| {
+            let opened = TcpListener::bind(address).await;
+            opened.map_err(|error| std::io::Error::new(error.kind(), format!("{address}: {error}")))
+        };
+        let listen = &config.listen;
+        Ok(Self {
+            broker: open(listen.broker).await?,
+            join: open(listen.join).await?,
+            http: open(listen.http).await?,
+        })
+    }
+}
+
+/// A broker whose configuration, keys and journal are in order, and that has no port yet.
+pub struct Opened {
+    broker: Broker,
+    deciding: Deciding,
+    live: Live,
+}
+
+impl Opened {
+    /// Opens what the configuration names, and folds the journal. `shutdown` is what the handlers
+    /// see of the end.
+    pub async fn open(
+        config: &Config,
+        host: &Host,
+        shutdown: Shutdown,
+    ) -> Result<Self, ServeError> {
+        let keys = config.keys();
+        let token_key = TokenKey::read(&keys.join(TOKEN_KEY))?;
+        let store = Arc::new(Sqlite::open(&config.journal())?);
+        let joins: Arc<dyn Joins> = store.clone();
+        let random = host.random.clone();
+        let authority = Authority::open(&config.trust_domain, &keys, joins, random).await?;
+        let clock = host.clock.clone();
+        let identity = authority.for_broker(clock.now())?;
+        let live = Live::new(identity, clock.clone());
+        let journal: Arc<dyn Journal> = store.clone();
+        let (sequencer, deciding) =
+            Sequencer::start(journal, clock.clone(), config.limits.clone()).await?;
+        let store: Arc<dyn Store> = store;
+        let bundles = LoadedBundle::default();
+        if let Some(digest) = sequencer.state().bundle {
+            bundles.get(digest, &*store).await?;
+        }
+        let address = config.advertise.clone().unwrap_or_else(|| config.listen.broker.to_string());
+        let broker = Broker {
+            id: broker_id(&config.trust_domain).map_err(AuthorityError::from)?,
+            address,
+            sequencer,
+            store,
+            signer: Signer::new([token_key]),
+            authority: Arc::new(authority),
+            started_at: clock.now(),
+            clock,
+            random: host.random.clone(),
+            shutdown,
+            bundles,
+        };
+        Ok(Self { broker, deciding, live })
+    }
+
+    /// Serves until the shutdown that it was opened with begins, and what runs then has ended or
+    /// is cut; or until the journal must not be gone on from.
+    pub async fn run(self, listeners: Listeners) -> Result<(), ServeError> {
+        let Self { mut broker, deciding, live } = self;
+        if let Ok(bound) = listeners.broker.local_addr()
+            && broker.address.ends_with(":0")
+        {
+            // The port was left to the system: tell those who join the one that it gave.
+            broker.address = bound.to_string();
+        }
+        let broker = Arc::new(broker);
+        let shutdown = broker.shutdown.clone();
+        let (readiness, metrics) = (Readiness::default(), Metrics::default());
+        // Stops the listeners, once readiness has gone false.
+        let stop = CancellationToken::new();
+        let (health, routes) = routes(&broker)?;
+        let door = Door::Mutual(Arc::new(Known {
+            judge: Box::new({
+                let sequencer = broker.sequencer.clone();
+                move || sequencer.state().directory.clone()
+            }),
+            authority: broker.authority.clone(),
+            clock: broker.clock.clone(),
+        }));
+        let guarded = |door, routes| {
+            let guard = Guard::new(door, routes);
+            Measured::new(guard, metrics.clone(), broker.clock.clone())
+        };
+        let joining = Routes::new(IdentityServiceServer::new(identity::Identity(broker.clone())));
+        let mut serving = JoinSet::new();
+        let clock = broker.clock.clone();
+        serving.spawn(listen::serve(
+            listeners.broker,
+            live.accept_mutual(&["h2"])?,
+            clock.clone(),
+            guarded(door, routes),
+            stop.clone().cancelled_owned(),
+        ));
+        serving.spawn(listen::serve(
+            listeners.join,
+            live.accept_anyone(&["h2"])?,
+            clock,
+            guarded(Door::Join, joining.prepare()),
+            stop.clone().cancelled_owned(),
+        ));
+        let page = page(&broker, &readiness, metrics.clone());
+        let http = axum::serve(listeners.http, pages(page))
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        serving.spawn(async move {
+            if let Err(error) = http.await {
+                tracing::error!(%error, "the HTTP listener ended");
+            }
+        });
+        let mut chores = JoinSet::new();
+        chores.spawn(look_after(broker.clone(), live));
+        let mut deciding = tokio::spawn(deciding.run());
+        readiness.set(true);
+        tracing::info!(id = %broker.id, address = broker.address, "serving");
+
+        let ended = tokio::select! {
+            () = shutdown.begins() => None,
+            ended = &mut deciding => Some(ended),
+        };
+        readiness.set(false);
+        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        shutdown.begin();
+        stop.cancel();
+        tokio::select! {
+            () = async { while serving.join_next().await.is_some() {} } => {}
+            () = shutdown.cuts(DRAIN) => tracing::warn!("what still ran was cut"),
+        }
+        drop((serving, chores, broker));
+        match ended {
+            None => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            Some(Ok(Err(error))) => Err(error.into()),
+            Some(Ok(Ok(())) | Err(_)) => {
+                let stopped = "the task that decides has stopped".to_owned();
+                Err(JournalError::Unavailable(stopped).into())
+            }
+        }
+    }
+}
+
+/// All services behind the door that wants certificates.
+fn routes(broker: &Arc<Broker>) -> Result<(HealthReporter, Routes), ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let routes = Routes::new(IdentityServiceServer::new(identity::Identity(broker.clone())))
+        .add_service(health_service)
+        .add_service(reflection);
+    Ok((health, routes.prepare()))
+}
+
+fn page(broker: &Arc<Broker>, readiness: &Readiness, metrics: Metrics) -> Page {
+    let (sequencer, clock) = (broker.sequencer.clone(), broker.clock.clone());
+    let gauges = Arc::new(move || {
+        let state = sequencer.state();
+        let tally = state.tally_all(clock.now());
+        Gauges {
+            head_seq: state.head.seq.0,
+            live_grants: tally.live.into(),
+            pending_requests: tally.pending.into(),
+        }
+    });
+    Page { readiness: readiness.clone(), metrics, gauges }
+}
+
+/// Keeps the broker's own certificate fresh, and follows what other processes lock or unlock.
+async fn look_after(broker: Arc<Broker>, live: Live) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = broker.clock.now();
+        let identity = live.get();
+        let peer = identity.as_peer();
+        let half = peer.until.since(peer.from).checked_div(2).unwrap_or_default();
+        if now >= peer.from.plus(half) {
+            match broker.authority.for_broker(now) {
+                Ok(identity) => live.set(identity),
+                Err(error) => tracing::error!(%error, "cannot renew the broker's certificate"),
+            }
+        }
+        if let Err(error) = broker.authority.refresh().await {
+            tracing::warn!(%error, "cannot read which IDs are locked");
+        }
+    }
+}
