@@ -3,6 +3,7 @@
 
 mod attacks;
 mod defects;
+mod feed;
 mod model;
 mod oracle;
 mod refusals;

@@ -17,7 +17,7 @@ use crate::core::verdict::{Outcome, Verdict};
 
 /// One command, drawn: what, by whom, about what, and how.
 #[derive(Debug, Clone, Copy)]
-struct Draw {
+pub(super) struct Draw {
     what: u8,
     who: u8,
     about: u8,
@@ -25,7 +25,7 @@ struct Draw {
     wait: u8,
 }
 
-fn draws() -> impl Strategy<Value = Vec<Draw>> {
+pub(super) fn draws() -> impl Strategy<Value = Vec<Draw>> {
     let one = (0u8..32, any::<u8>(), any::<u8>(), any::<u8>(), 0u8..24);
     let one = one.prop_map(|(what, who, about, how, wait)| Draw { what, who, about, how, wait });
     proptest::collection::vec(one, 1..80)
@@ -38,8 +38,8 @@ fn pick<T>(list: &[T], n: u8) -> Option<&T> {
     list.get(usize::from(n).checked_rem(list.len())?)
 }
 
-struct Model {
-    world: World,
+pub(super) struct Model {
+    pub(super) world: World,
     filed: Vec<(&'static str, Filing, GrantId)>,
     exchanged: Vec<(&'static str, Exchange)>,
     tokens: Vec<TokenId>,
@@ -49,12 +49,12 @@ struct Model {
 }
 
 impl Model {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (filed, exchanged, tokens, uses, steps) = Default::default();
         Self { world: World::new(), filed, exchanged, tokens, uses, steps, bundles: 1 }
     }
 
-    fn play(&mut self, draw: Draw) {
+    pub(super) fn play(&mut self, draw: Draw) {
         self.world.pass(secs(
             [0, 0, 0, 1, 2, 20, 45, 81, 119, 121, 299, 301][usize::from(draw.wait) / 2],
         ));
