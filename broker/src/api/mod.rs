@@ -7,6 +7,10 @@ pub mod parse;
 pub mod render;
 pub mod status;
 
+pub mod ask;
+mod watch;
+
+pub mod access;
 pub mod gateway;
 pub mod identity;
 

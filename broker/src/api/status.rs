@@ -1,13 +1,102 @@
-//! Refusals and faults as gRPC statuses: one closed set of reasons.
+//! Refusals and faults as gRPC statuses: one closed set of reasons, each with what to do next, in
+//! `google.rpc.ErrorInfo`. "Denied" and "could not ask" never have the same code. No fault says
+//! more than an incident id: the rest goes to the log under it.
+
+use std::collections::HashMap;
+use std::fmt::Display;
 
 use dayfly_verifier::invalid::Invalid;
-use tonic::Status;
+use dayfly_verifier::proof::ProofFault;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::core::denial::Denial;
-use crate::sequencer::Failure;
+use crate::random::{Random as _, SystemRandom};
+use crate::sequencer::{Failure, Fault};
 
 /// The `domain` of every [`ErrorInfo`](tonic_types::ErrorInfo) that a broker gives.
 pub const DOMAIN: &str = "dayfly.v1";
+
+/// What a client can do about an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextAction {
+    /// File a new request, or the same under a new id.
+    Request,
+    /// Wait for what is still going on, then ask again.
+    Wait,
+    /// Ask the same again.
+    Retry,
+    /// Nothing.
+    None,
+}
+
+impl NextAction {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Wait => "wait",
+            Self::Retry => "retry",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The code, the name and the next action of a refusal.
+///
+/// What a caller may not do looks to it like what is not there.
+#[must_use]
+pub const fn facts(denial: &Denial) -> (Code, &'static str, NextAction) {
+    use Code::{
+        Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied,
+        ResourceExhausted, Unavailable,
+    };
+    match denial {
+        Denial::NotReady => (Unavailable, "NOT_READY", NextAction::Retry),
+        Denial::NotAllowed | Denial::NotFound => (NotFound, "NOT_FOUND", NextAction::None),
+        Denial::IdReused => (AlreadyExists, "ID_REUSED", NextAction::Request),
+        Denial::HolderMismatch => (PermissionDenied, "HOLDER_MISMATCH", NextAction::None),
+        Denial::NotYetApproved => (FailedPrecondition, "NOT_YET_APPROVED", NextAction::Wait),
+        Denial::Denied => (PermissionDenied, "DENIED", NextAction::None),
+        Denial::Expired => (FailedPrecondition, "EXPIRED", NextAction::Request),
+        Denial::Cancelled => (FailedPrecondition, "CANCELLED", NextAction::Request),
+        Denial::Completed => (FailedPrecondition, "COMPLETED", NextAction::Request),
+        Denial::Revoked => (PermissionDenied, "REVOKED", NextAction::None),
+        Denial::Drifted(_) => (PermissionDenied, "DRIFTED", NextAction::Request),
+        Denial::Lapsed => (FailedPrecondition, "LAPSED", NextAction::Request),
+        Denial::AlreadyDecided => (FailedPrecondition, "ALREADY_DECIDED", NextAction::None),
+        Denial::UsesExhausted => (FailedPrecondition, "USES_EXHAUSTED", NextAction::Request),
+        Denial::StaleId => (InvalidArgument, "STALE_ID", NextAction::Request),
+        Denial::OwnRequest => (PermissionDenied, "OWN_REQUEST", NextAction::None),
+        Denial::NotApprover => (PermissionDenied, "NOT_APPROVER", NextAction::None),
+        Denial::DigestMismatch => (FailedPrecondition, "DIGEST_MISMATCH", NextAction::Retry),
+        Denial::UnknownKey => (PermissionDenied, "UNKNOWN_KEY", NextAction::None),
+        Denial::DecisionTime => (InvalidArgument, "DECISION_TIME", NextAction::Retry),
+        Denial::Invalid(_) => (InvalidArgument, "INVALID", NextAction::None),
+        Denial::UnsignedBundle => (PermissionDenied, "UNSIGNED_BUNDLE", NextAction::None),
+        Denial::Reevaluate => (Aborted, "REEVALUATE", NextAction::Retry),
+        Denial::PolicyRefused(_) => (PermissionDenied, "POLICY_REFUSED", NextAction::None),
+        Denial::LimitReached(_) => (ResourceExhausted, "LIMIT_REACHED", NextAction::Wait),
+    }
+}
+
+/// A refusal by the rules.
+#[must_use]
+pub fn denial(denial: &Denial) -> Status {
+    let (code, reason, next) = facts(denial);
+    // Not even the sentence tells what is not there from what is not shown.
+    let message = match denial {
+        Denial::NotAllowed => Denial::NotFound.to_string(),
+        other => other.to_string(),
+    };
+    let field = match denial {
+        Denial::Invalid(invalid) => Some(("field", invalid.field.to_string())),
+        Denial::PolicyRefused(refusal) | Denial::Drifted(refusal) => {
+            Some(("policy", refusal.policy.clone()))
+        }
+        _ => None,
+    };
+    status(code, reason, next, message, field)
+}
 
 /// A value in a message that is not what it should be.
 #[must_use]
@@ -15,17 +104,136 @@ pub fn invalid(invalid: &Invalid) -> Status {
     denial(&Denial::Invalid(invalid.clone()))
 }
 
-/// A refusal by the rules.
+/// A proof that does not count.
 #[must_use]
-pub fn denial(denial: &Denial) -> Status {
-    Status::permission_denied(denial.to_string())
+pub fn proof(fault: ProofFault) -> Status {
+    match fault {
+        ProofFault::Time => {
+            let next = NextAction::Retry;
+            status(Code::Unauthenticated, "PROOF_TIME", next, fault.to_string(), None)
+        }
+        _ => denial(&Denial::HolderMismatch),
+    }
 }
 
-/// What came of a command that was not done.
+/// What came of a command that was not done: a refusal, or a fault under an incident id.
 #[must_use]
 pub fn failure(failure: &Failure) -> Status {
     match failure {
         Failure::Denied(refused) => denial(refused),
-        Failure::Fault(fault) => Status::unavailable(fault.to_string()),
+        Failure::Fault(fault) => self::fault(*fault),
+    }
+}
+
+fn fault(fault: Fault) -> Status {
+    let (code, reason, next) = match fault {
+        Fault::Busy => (Code::ResourceExhausted, "BUSY", NextAction::Retry),
+        Fault::Unavailable => (Code::Unavailable, "UNAVAILABLE", NextAction::Retry),
+        Fault::ClockOff => (Code::Unavailable, "CLOCK_OFF", NextAction::Retry),
+        Fault::Impossible => (Code::Internal, "IMPOSSIBLE", NextAction::None),
+        Fault::Stopped => (Code::Unavailable, "STOPPED", NextAction::Retry),
+    };
+    let incident = incident();
+    tracing::warn!(incident, error = %fault, "a call failed");
+    let message = format!("{fault}; incident {incident}");
+    status(code, reason, next, message, Some(("incident", incident)))
+}
+
+/// Whether a status is a refusal by the rules, and not a fault that leaves it open.
+#[must_use]
+pub fn is_refusal(status: &Status) -> bool {
+    let fault = status
+        .get_error_details()
+        .error_info()
+        .is_none_or(|info| info.metadata.contains_key("incident"));
+    !fault
+}
+
+/// Something that the broker needs failed: it could not be asked. What it was goes to the log.
+#[must_use]
+pub fn unavailable(error: &dyn Display) -> Status {
+    let incident = incident();
+    tracing::error!(incident, %error, "a call failed");
+    let message = format!("the broker cannot do this now; incident {incident}");
+    let incident = Some(("incident", incident));
+    status(Code::Unavailable, "UNAVAILABLE", NextAction::Retry, message, incident)
+}
+
+/// Names one failure, to the client and in the log.
+fn incident() -> String {
+    let mut bytes = [0; 8];
+    SystemRandom.fill(&mut bytes);
+    hex::encode(bytes)
+}
+
+fn status(
+    code: Code,
+    reason: &str,
+    next: NextAction,
+    message: String,
+    more: Option<(&str, String)>,
+) -> Status {
+    let retryable = match next {
+        NextAction::Wait | NextAction::Retry => "true",
+        NextAction::Request | NextAction::None => "false",
+    };
+    let mut metadata = HashMap::from([
+        ("retryable".to_owned(), retryable.to_owned()),
+        ("next_action".to_owned(), next.name().to_owned()),
+    ]);
+    metadata.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    Status::with_error_details(code, message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::verdict::Refusal;
+
+    fn info(status: &Status) -> (String, HashMap<String, String>) {
+        let info = status.get_error_details().error_info().cloned().unwrap();
+        assert_eq!(info.domain, DOMAIN);
+        (info.reason, info.metadata)
+    }
+
+    #[test]
+    fn absent_and_forbidden_are_the_same_bytes() {
+        let (absent, forbidden) = (denial(&Denial::NotFound), denial(&Denial::NotAllowed));
+        assert_eq!(absent.code(), Code::NotFound);
+        assert_eq!(
+            (absent.code(), absent.message(), info(&absent)),
+            (forbidden.code(), forbidden.message(), info(&forbidden))
+        );
+    }
+
+    #[test]
+    fn a_fault_is_never_taken_for_a_denial_and_says_only_its_incident() {
+        for fault in [Fault::Busy, Fault::Unavailable, Fault::ClockOff, Fault::Stopped] {
+            let status = failure(&Failure::Fault(fault));
+            assert!(matches!(status.code(), Code::Unavailable | Code::ResourceExhausted));
+            assert_eq!(info(&status).1["retryable"], "true");
+            assert_eq!(info(&status).1["incident"].len(), 16);
+        }
+        let secret = "disk /var/secret is gone";
+        let status = unavailable(&secret);
+        assert!(!format!("{status:?}").contains("secret"));
+        assert_eq!(info(&status).0, "UNAVAILABLE");
+    }
+
+    #[test]
+    fn a_refusal_names_its_policy_and_a_bad_value_its_field() {
+        let refusal = Refusal { policy: "no-cards".into(), reason: "no cards".into() };
+        let (reason, metadata) = info(&denial(&Denial::PolicyRefused(refusal)));
+        assert_eq!((reason.as_str(), metadata["policy"].as_str()), ("POLICY_REFUSED", "no-cards"));
+        assert_eq!(
+            (metadata["retryable"].as_str(), metadata["next_action"].as_str()),
+            ("false", "none")
+        );
+        let status = invalid(&Invalid::new("scope.rights[2].resource", "must not be empty"));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(info(&status).1["field"], "scope.rights[2].resource");
+        assert_eq!(info(&proof(ProofFault::Signature)).0, "HOLDER_MISMATCH");
+        assert_eq!(info(&proof(ProofFault::Time)).1["next_action"], "retry");
     }
 }
