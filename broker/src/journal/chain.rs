@@ -123,3 +123,9 @@ pub(super) fn check(after: &Head, entries: &[StoredEntry]) -> Result<Head, Journ
     }
     Ok(head)
 }
+
+/// Any bytes, chained: what only a forger would write.
+#[cfg(test)]
+pub(super) fn tests_link(before: &Head, epoch: Epoch, bytes: Arc<[u8]>) -> StoredEntry {
+    StoredEntry::link(before, epoch, bytes)
+}

@@ -106,3 +106,8 @@ impl JournalError {
         }
     }
 }
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+pub(crate) mod samples;

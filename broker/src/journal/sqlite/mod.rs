@@ -345,3 +345,6 @@ fn failed(error: rusqlite::Error) -> JournalError {
         Some(_) | None => unavailable(&error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,315 @@
+//! What every store must do, run over each of them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use dayfly_verifier::id::{BundleDigest, ChainHash};
+
+use super::samples::{opening, revocation, spiffe, time};
+use super::*;
+use crate::core::event::Entry;
+
+/// Runs each test over a new store of each kind. `$again` opens the same store once more, as
+/// another broker would.
+macro_rules! over_every_store {
+    ($($name:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $name() {
+                let store = super::Memory::default();
+                super::$name(store.clone(), move || store.clone()).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                let dir = tempfile::tempdir().unwrap();
+                let path = dir.path().join("journal.db");
+                let store = super::Sqlite::create(&path).unwrap();
+                super::$name(store, move || super::Sqlite::open(&path).unwrap()).await;
+            })*
+        }
+    };
+}
+
+over_every_store! {
+    appends_follow_the_head_or_conflict,
+    a_head_that_the_log_does_not_contain_has_diverged,
+    all_or_none,
+    reads_are_gapless_and_bounded,
+    no_entry_is_ever_missed_by_a_reader_of_two_writers,
+    another_broker_sees_what_stands,
+    a_hint_comes_with_an_append,
+    texts_are_kept_once_and_erased,
+    bundles_keep_their_first_content,
+    an_invitation_is_taken_once,
+    two_renewals_of_one_generation_lock,
+}
+
+/// A log with `count` entries.
+async fn filled(store: &impl Journal, count: u64) -> Vec<StoredEntry> {
+    let entries: Vec<Entry> =
+        std::iter::once(opening()).chain((1..count).map(revocation)).collect();
+    let entries = chain(&Head::ORIGIN, &entries).unwrap();
+    store.append(&Head::ORIGIN, &entries).await.unwrap();
+    entries
+}
+
+fn next(after: &Head, n: u64) -> Vec<StoredEntry> {
+    chain(after, &[revocation(n)]).unwrap()
+}
+
+fn values(read: Vec<Recorded<StoredEntry>>) -> Vec<StoredEntry> {
+    read.iter().map(|entry| StoredEntry::clone(entry)).collect()
+}
+
+async fn appends_follow_the_head_or_conflict<S: Store>(store: S, again: impl Fn() -> S) {
+    assert_eq!(*store.confirm().await.unwrap(), Head::ORIGIN);
+    let log = filled(&store, 3).await;
+    let (second, third) = (*log[1].head(), *log[2].head());
+    let other = again();
+    assert_eq!(*other.confirm().await.unwrap(), third);
+    let late = store.append(&second, &next(&second, 9)).await;
+    assert_eq!(late, Err(JournalError::Conflict));
+    let first = next(&Head::ORIGIN, 9);
+    assert_eq!(store.append(&Head::ORIGIN, &first).await, Err(JournalError::Conflict));
+    let fourth = next(&third, 4);
+    assert_eq!(*other.append(&third, &fourth).await.unwrap(), *fourth[0].head());
+    assert_eq!(store.append(&third, &next(&third, 5)).await, Err(JournalError::Conflict));
+    assert_eq!(*store.confirm().await.unwrap(), *fourth[0].head());
+}
+
+async fn a_head_that_the_log_does_not_contain_has_diverged<S: Store>(
+    store: S,
+    _again: impl Fn() -> S,
+) {
+    let log = filled(&store, 3).await;
+    let foreign = Head { hash: ChainHash::new([9; 32]), ..*log[2].head() };
+    let epoch = Head { epoch: dayfly_verifier::id::Epoch::new([1; 16]), ..*log[2].head() };
+    let ahead = *next(log[2].head(), 9)[0].head();
+    let zero = Head { hash: ChainHash::new([9; 32]), ..Head::ORIGIN };
+    for head in [foreign, epoch, ahead, zero] {
+        let diverged = JournalError::Diverged(head.seq);
+        assert_eq!(store.append(&head, &next(&head, 1)).await, Err(diverged.clone()), "{head:?}");
+        assert_eq!(store.read(&head, 9).await.err(), Some(diverged), "{head:?}");
+    }
+    assert_eq!(store.confirm().await.unwrap(), store.confirm().await.unwrap());
+    assert_eq!(*store.confirm().await.unwrap(), *log[2].head());
+}
+
+async fn all_or_none<S: Store>(store: S, _again: impl Fn() -> S) {
+    let log = filled(&store, 2).await;
+    let head = *log[1].head();
+    let mut entries = chain(&head, &[revocation(5), revocation(6), revocation(7)]).unwrap();
+    entries.remove(1);
+    let broken = store.append(&head, &entries).await;
+    assert!(matches!(broken, Err(JournalError::Corrupt { .. })), "{broken:?}");
+    assert_eq!(*store.confirm().await.unwrap(), head);
+    assert_eq!(values(store.read(&Head::ORIGIN, 9).await.unwrap()), log);
+}
+
+async fn reads_are_gapless_and_bounded<S: Store>(store: S, again: impl Fn() -> S) {
+    let log = filled(&store, 10).await;
+    let other = again();
+    assert_eq!(values(other.read(&Head::ORIGIN, 4).await.unwrap()), log[..4]);
+    assert_eq!(values(other.read(log[3].head(), 4).await.unwrap()), log[4..8]);
+    assert_eq!(values(other.read(log[7].head(), 100).await.unwrap()), log[8..]);
+    assert_eq!(values(other.read(log[9].head(), 100).await.unwrap()), []);
+    let seqs: Vec<u64> = log.iter().map(|entry| entry.head().seq.0).collect();
+    assert_eq!(seqs, (1..=10).collect::<Vec<_>>());
+}
+
+/// A number given out before its commit, under which a slower one commits later: the entry that
+/// no reader ever sees.
+async fn no_entry_is_ever_missed_by_a_reader_of_two_writers<S: Store + 'static>(
+    store: S,
+    again: impl Fn() -> S,
+) {
+    const EACH: u64 = 60;
+    filled(&store, 1).await;
+    let writers = [(Arc::new(again()), 0), (Arc::new(again()), 1_000)].map(|(store, offset)| {
+        tokio::spawn(async move {
+            for n in 0..EACH {
+                loop {
+                    let head = *store.confirm().await.unwrap();
+                    match store.append(&head, &next(&head, offset + n)).await {
+                        Ok(_) => break,
+                        Err(error) => assert_eq!(error, JournalError::Conflict),
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+    });
+    let (mut seen, mut head) = (Vec::new(), Head::ORIGIN);
+    while seen.len() < usize::try_from(2 * EACH + 1).unwrap() {
+        for entry in values(store.read(&head, 7).await.unwrap()) {
+            head = *entry.head();
+            seen.push(entry);
+        }
+        tokio::task::yield_now().await;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(seen, values(store.read(&Head::ORIGIN, usize::MAX).await.unwrap()));
+    let different: BTreeSet<&[u8]> = seen.iter().map(|entry| &**entry.bytes()).collect();
+    assert_eq!(different.len(), seen.len());
+}
+
+async fn another_broker_sees_what_stands<S: Store>(store: S, again: impl Fn() -> S) {
+    let log = filled(&store, 5).await;
+    drop(store);
+    let other = again();
+    assert_eq!(*other.confirm().await.unwrap(), *log[4].head());
+    assert_eq!(values(other.read(&Head::ORIGIN, 100).await.unwrap()), log);
+}
+
+async fn a_hint_comes_with_an_append<S: Store>(store: S, _again: impl Fn() -> S) {
+    let mut hint = store.moved();
+    assert!(!hint.has_changed().unwrap());
+    filled(&store, 1).await;
+    hint.changed().await.unwrap();
+}
+
+async fn texts_are_kept_once_and_erased<S: Store>(store: S, again: impl Fn() -> S) {
+    assert!(FreeText::new("x".repeat(2049), [0; 16]).is_err());
+    let text = FreeText::new("x".repeat(2048), [1; 16]).unwrap();
+    let salted = FreeText::new("x".repeat(2048), [2; 16]).unwrap();
+    let digest = store.put_text(&text).await.unwrap();
+    assert_eq!(store.put_text(&text).await.unwrap(), digest);
+    assert!(store.put_text(&salted).await.unwrap() != digest);
+    assert!(again().text(&digest).await.unwrap() == Some(text));
+    assert!(store.erase_text(&digest).await.unwrap());
+    assert!(!store.erase_text(&digest).await.unwrap());
+    assert!(again().text(&digest).await.unwrap().is_none());
+    assert!(store.text(&salted.digest()).await.unwrap() == Some(salted));
+}
+
+async fn bundles_keep_their_first_content<S: Store>(store: S, again: impl Fn() -> S) {
+    let digest = BundleDigest::new([3; 32]);
+    assert_eq!(store.bundle(&digest).await.unwrap(), None);
+    store.put_bundle(&digest, b"first").await.unwrap();
+    store.put_bundle(&digest, b"second").await.unwrap();
+    assert_eq!(again().bundle(&digest).await.unwrap().as_deref(), Some(&b"first"[..]));
+}
+
+async fn an_invitation_is_taken_once<S: Store + 'static>(store: S, again: impl Fn() -> S) {
+    let (id, secret, key) = ([1; 16], [2; 32], [3; 32]);
+    let invitation = Invitation {
+        id,
+        secret_hash: secret,
+        spiffe_id: spiffe("agent/one"),
+        expires_at: time(1_000),
+    };
+    store.invite(&invitation, time(0)).await.unwrap();
+    assert_eq!(store.join(&id, &[9; 32], &key, time(1)).await.unwrap(), None);
+    assert_eq!(store.join(&[9; 16], &secret, &key, time(1)).await.unwrap(), None);
+    assert_eq!(store.join(&id, &secret, &key, time(1_000)).await.unwrap(), None);
+    let takers: Vec<_> = (0..8)
+        .map(|_| {
+            let store = again();
+            tokio::spawn(async move { store.join(&id, &secret, &key, time(999)).await.unwrap() })
+        })
+        .collect();
+    let mut taken = Vec::new();
+    for taker in takers {
+        taken.extend(taker.await.unwrap());
+    }
+    assert_eq!(taken, [(spiffe("agent/one"), 1)]);
+    // Another invitation for the same ID goes on counting.
+    store.invite(&Invitation { id: [4; 16], ..invitation.clone() }, time(0)).await.unwrap();
+    store.invite(&Invitation { id: [5; 16], ..invitation }, time(1_000)).await.unwrap();
+    assert_eq!(store.join(&[4; 16], &secret, &key, time(0)).await.unwrap(), None, "forgotten");
+    let joined = store.join(&[5; 16], &secret, &key, time(0)).await.unwrap();
+    assert_eq!(joined, Some((spiffe("agent/one"), 2)));
+}
+
+async fn two_renewals_of_one_generation_lock<S: Store>(store: S, again: impl Fn() -> S) {
+    let (id, secret, mine, thief) = (spiffe("agent/one"), [2; 32], [3; 32], [4; 32]);
+    let renew = async |generation, key: [u8; 32]| again().renew(&id, generation, &key).await;
+    assert_eq!(renew(1, mine).await, Ok(Renewal::Unknown));
+    let invite = async |n: u8| {
+        let (id, expires_at) = ([n; 16], time(1_000));
+        let spiffe_id = spiffe("agent/one");
+        let invitation = Invitation { id, secret_hash: secret, spiffe_id, expires_at };
+        store.invite(&invitation, time(0)).await.unwrap();
+        store.join(&id, &secret, &mine, time(1)).await.unwrap().unwrap().1
+    };
+    assert_eq!(invite(1).await, 1);
+    assert_eq!(renew(2, mine).await, Ok(Renewal::Unknown));
+    assert_eq!(renew(1, mine).await, Ok(Renewal::Granted(2)));
+    assert_eq!(renew(1, mine).await, Ok(Renewal::Granted(2)), "an answer that was lost");
+    assert_eq!(renew(1, thief).await, Ok(Renewal::Locked));
+    assert_eq!(renew(2, mine).await, Ok(Renewal::Locked));
+    assert_eq!(renew(1, mine).await, Ok(Renewal::Locked));
+    assert_eq!(invite(2).await, 3);
+    assert_eq!(renew(3, mine).await, Ok(Renewal::Granted(4)));
+}
+
+/// Entries that are answered as durable are there after SIGKILL at any moment, and what is there
+/// is a whole log.
+#[tokio::test]
+async fn a_kill_in_mid_append_loses_nothing_that_was_answered() {
+    use std::io::BufRead as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    drop(Sqlite::create(&path).unwrap());
+    let mut answered = 0;
+    for acks in [1, 7, 23, 40, 61] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["journal::conformance::child_that_appends", "--exact", "--ignored"])
+            .args(["--nocapture", "--test-threads=1"])
+            .env("DAYFLY_TEST_JOURNAL", &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let acked = lines.map_while(Result::ok).filter_map(|line| line.parse::<u64>().ok());
+        answered = acked.take(acks).last().unwrap().max(answered);
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let store = Sqlite::open(&path).unwrap();
+        let head = *store.confirm().await.unwrap();
+        let log = values(store.read(&Head::ORIGIN, usize::MAX).await.unwrap());
+        assert!(head.seq.0 >= answered, "{} < {answered}", head.seq);
+        assert_eq!(log.last().map(StoredEntry::head), Some(&head));
+        let log = log.iter().map(|entry| (*entry.head(), Arc::clone(entry.bytes())));
+        assert_eq!(verify(log), Ok(head));
+    }
+}
+
+/// The process that is killed. Prints the place of each entry once it is durable.
+#[tokio::test]
+#[ignore = "runs until it is killed, as a child of another test"]
+async fn child_that_appends() {
+    let Some(path) = std::env::var_os("DAYFLY_TEST_JOURNAL") else { return };
+    let store = Sqlite::open(Path::new(&path)).unwrap();
+    let mut head = *store.confirm().await.unwrap();
+    for n in 0..1_000_000 {
+        let entry = if head == Head::ORIGIN { opening() } else { revocation(n) };
+        let entries = chain(&head, &[entry]).unwrap();
+        head = *store.append(&head, &entries).await.unwrap();
+        println!("\n{}", head.seq);
+    }
+}
+
+#[tokio::test]
+async fn faults_do_what_they_say() {
+    let journal = Faulty::new(Memory::default());
+    let first = chain(&Head::ORIGIN, &[opening()]).unwrap();
+    journal.fail(0, Plan::Refuse);
+    journal.fail(1, Plan::LoseUnknown);
+    journal.fail(2, Plan::StandUnknown);
+    let append = async || journal.append(&Head::ORIGIN, &first).await;
+    assert!(matches!(append().await, Err(JournalError::Unavailable(_))));
+    assert!(matches!(append().await, Err(JournalError::Unknown(_))));
+    assert_eq!(*journal.confirm().await.unwrap(), Head::ORIGIN, "it does not stand");
+    assert!(matches!(append().await, Err(JournalError::Unknown(_))));
+    assert_eq!(*journal.confirm().await.unwrap(), *first[0].head(), "it stands");
+    journal.cut(true);
+    assert!(journal.confirm().await.is_err() && journal.read(&Head::ORIGIN, 1).await.is_err());
+}

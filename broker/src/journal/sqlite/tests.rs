@@ -1,0 +1,141 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use super::super::samples::{opening, revocation};
+use super::*;
+
+fn file() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    drop(Sqlite::create(&path).unwrap());
+    (dir, path)
+}
+
+async fn filled(path: &Path) -> Vec<StoredEntry> {
+    let entries: Vec<_> = std::iter::once(opening()).chain((1..5).map(revocation)).collect();
+    let entries = chain::chain(&Head::ORIGIN, &entries).unwrap();
+    Sqlite::open(path).unwrap().append(&Head::ORIGIN, &entries).await.unwrap();
+    entries
+}
+
+fn change(path: &Path, sql: &str) {
+    let connection = Connection::open(path).unwrap();
+    assert_eq!(connection.execute(sql, ()).unwrap(), 1, "{sql}");
+}
+
+fn opened(path: &Path) -> Result<(), JournalError> {
+    Sqlite::open(path).map(drop)
+}
+
+#[tokio::test]
+async fn a41_the_files_are_for_their_owner_alone() {
+    let (dir, path) = file();
+    filled(&path).await;
+    let _open = Sqlite::open(&path).unwrap();
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", file.path());
+    }
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(opened(&path).is_err());
+}
+
+#[test]
+fn a41_links_and_what_exists_are_refused() {
+    let (dir, path) = file();
+    assert!(Sqlite::create(&path).is_err());
+    let link = dir.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(opened(&link).is_err() && Sqlite::create(&link).is_err());
+    assert!(opened(&dir.path().join("absent.db")).is_err());
+    assert!(!dir.path().join("absent.db").exists());
+}
+
+#[test]
+fn a_later_schema_and_a_foreign_file_are_refused() {
+    let (dir, path) = file();
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 2).unwrap();
+    assert!(matches!(opened(&path), Err(JournalError::Future { .. })));
+    connection.pragma_update(None, "application_id", 1).unwrap();
+    assert!(matches!(opened(&path), Err(JournalError::Corrupt { .. })));
+    let text = dir.path().join("text.db");
+    std::fs::write(&text, "not a database, but long enough to be looked at".repeat(20)).unwrap();
+    std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(matches!(opened(&text), Err(JournalError::Corrupt { .. })), "{:?}", opened(&text));
+}
+
+#[tokio::test]
+async fn a25_a_changed_entry_is_named() {
+    let read = async |path: &Path| {
+        let store = Sqlite::open(path)?;
+        store.read(&Head::ORIGIN, 100).await.map(drop)
+    };
+    let is_at = |result: Result<(), JournalError>, seq: u64| {
+        let named = matches!(result, Err(JournalError::Corrupt { seq: Seq(s), .. }) if s == seq);
+        assert!(named, "{seq}: {result:?}");
+    };
+    let (_dir, path) = file();
+    filled(&path).await;
+    assert_eq!(read(&path).await, Ok(()));
+    change(&path, "UPDATE entry SET bytes = CAST(bytes || ' ' AS BLOB) WHERE seq = 3");
+    is_at(read(&path).await, 3);
+
+    let (_dir, path) = file();
+    filled(&path).await;
+    change(&path, "DELETE FROM entry WHERE seq = 2");
+    is_at(read(&path).await, 2);
+
+    let (_dir, path) = file();
+    filled(&path).await;
+    change(&path, "DELETE FROM entry WHERE seq = 5");
+    is_at(read(&path).await, 0);
+}
+
+#[tokio::test]
+async fn a42_what_looks_like_sql_is_kept_as_it_is() {
+    let (_dir, path) = file();
+    let store = Sqlite::open(&path).unwrap();
+    use super::super::{FreeText, Texts as _};
+    let body = "'); DROP TABLE entry; --\0\u{202e}%_";
+    let digest = store.put_text(&FreeText::new(body, [0; 16]).unwrap()).await.unwrap();
+    assert_eq!(store.text(&digest).await.unwrap().unwrap().body(), body);
+    assert_eq!(*store.confirm().await.unwrap(), Head::ORIGIN);
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_writes_confirms_nothing() {
+    let (_dir, path) = file();
+    let entries = filled(&path).await;
+    let store = Sqlite::open(&path).unwrap();
+    let mut other = Connection::open(&path).unwrap();
+    let held = other.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    assert!(matches!(store.confirm().await, Err(JournalError::Unavailable(_))));
+    let head = *entries[4].head();
+    let more = chain::chain(&head, &[revocation(9)]).unwrap();
+    assert!(matches!(store.append(&head, &more).await, Err(JournalError::Unavailable(_))));
+    assert_eq!(store.read(&head, 9).await.unwrap().len(), 0);
+    drop(held);
+    assert_eq!(*store.confirm().await.unwrap(), head);
+}
+
+#[tokio::test]
+async fn the_write_ahead_log_is_folded_back_while_appends_go_on() {
+    let (_dir, path) = file();
+    let mut head = *filled(&path).await[4].head();
+    let store = Sqlite::open(&path).unwrap();
+    let connection = Connection::open(&path).unwrap();
+    for round in 0..3 {
+        for n in 0..FOLD_COMMITS as u64 {
+            let more = chain::chain(&head, &[revocation(round * 1_000 + n)]).unwrap();
+            head = *store.append(&head, &more).await.unwrap();
+        }
+    }
+    fold_back(&connection);
+    let pages = "PRAGMA wal_checkpoint(PASSIVE)";
+    let (log, folded): (i64, i64) =
+        connection.query_row(pages, (), |row| Ok((row.get(1)?, row.get(2)?))).unwrap();
+    assert_eq!(log, folded);
+    assert_eq!(store.read(&Head::ORIGIN, 9_999).await.unwrap().len(), 5 + 3 * FOLD_COMMITS);
+}
