@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use dayfly_verifier::time::{Clock, Timestamp};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::core::command::{Caller, Command};
 use crate::core::decide::decide;
@@ -241,10 +241,14 @@ impl Deciding {
         if batch.is_empty() {
             return Ok(());
         }
-        let deadline = Instant::now() + GIVE_UP;
+        let started = Instant::now();
         let mut doubt = None;
         loop {
-            let attempt = timeout_at(deadline, self.attempt(&batch, &mut doubt)).await;
+            let attempt = timeout(
+                GIVE_UP.saturating_sub(started.elapsed()),
+                self.attempt(&batch, &mut doubt),
+            )
+            .await;
             let error = match attempt.unwrap_or_else(|late| Err(timed_out(late))) {
                 Ok(outcomes) => {
                     for (waiting, outcome) in batch.into_iter().zip(outcomes) {
@@ -258,7 +262,7 @@ impl Deciding {
                 batch.into_iter().for_each(|waiting| waiting.answer(Err(Fault::Stopped.into())));
                 return Err(error);
             }
-            if Instant::now() >= deadline {
+            if started.elapsed() >= GIVE_UP {
                 tracing::warn!(%error, commands = batch.len(), "a batch was given up");
                 let unavailable = |waiting: Waiting| waiting.answer(Err(Fault::Unavailable.into()));
                 batch.into_iter().for_each(unavailable);

@@ -1,4 +1,5 @@
 //! What every store must do, run over each of them.
+#![expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -228,25 +229,32 @@ async fn an_invitation_is_taken_once<S: Store + 'static>(store: S, again: impl F
 }
 
 async fn two_renewals_of_one_generation_lock<S: Store>(store: S, again: impl Fn() -> S) {
-    let (id, secret, mine, thief) = (spiffe("agent/one"), [2; 32], [3; 32], [4; 32]);
-    let renew = async |generation, key: [u8; 32]| again().renew(&id, generation, &key).await;
-    assert_eq!(renew(1, mine).await, Ok(Renewal::Unknown));
-    let invite = async |n: u8| {
+    let (id, secret) = (spiffe("agent/one"), [2; 32]);
+    let renew = async |generation, key: u8, next: u8| {
+        again().renew(&id, generation, &[key; 32], &[next; 32]).await.unwrap()
+    };
+    let join = async |n: u8, key: u8| {
         let (id, expires_at) = ([n; 16], time(1_000));
         let spiffe_id = spiffe("agent/one");
         let invitation = Invitation { id, secret_hash: secret, spiffe_id, expires_at };
         store.invite(&invitation, time(0)).await.unwrap();
-        store.join(&id, &secret, &mine, time(1)).await.unwrap().unwrap().1
+        store.join(&id, &secret, &[key; 32], time(1)).await.unwrap().unwrap().1
     };
-    assert_eq!(invite(1).await, 1);
-    assert_eq!(renew(2, mine).await, Ok(Renewal::Unknown));
-    assert_eq!(renew(1, mine).await, Ok(Renewal::Granted(2)));
-    assert_eq!(renew(1, mine).await, Ok(Renewal::Granted(2)), "an answer that was lost");
-    assert_eq!(renew(1, thief).await, Ok(Renewal::Locked));
-    assert_eq!(renew(2, mine).await, Ok(Renewal::Locked));
-    assert_eq!(renew(1, mine).await, Ok(Renewal::Locked));
-    assert_eq!(invite(2).await, 3);
-    assert_eq!(renew(3, mine).await, Ok(Renewal::Granted(4)));
+    assert_eq!(renew(1, 10, 11).await, Renewal::Unknown);
+    assert_eq!((join(1, 10).await, join(2, 20).await), (1, 2));
+    assert_eq!(renew(3, 10, 11).await, Renewal::Unknown);
+    assert_eq!(renew(1, 20, 11).await, Renewal::Unknown, "the key of another document");
+    assert_eq!(renew(1, 10, 11).await, Renewal::Granted(3));
+    assert_eq!(renew(2, 20, 21).await, Renewal::Granted(4), "another process of the same ID");
+    assert_eq!(renew(1, 10, 11).await, Renewal::Granted(3), "an answer that was lost");
+    assert_eq!(store.locked().await.unwrap(), BTreeSet::new());
+    assert_eq!(renew(1, 10, 66).await, Renewal::Locked);
+    assert_eq!(again().locked().await.unwrap(), BTreeSet::from([id.clone()]));
+    assert_eq!(renew(3, 11, 12).await, Renewal::Locked);
+    assert_eq!(renew(4, 21, 22).await, Renewal::Locked);
+    assert_eq!(join(3, 30).await, 5);
+    assert_eq!(renew(3, 11, 12).await, Renewal::Unknown, "from before the lock");
+    assert_eq!(renew(5, 30, 31).await, Renewal::Granted(6));
 }
 
 /// Entries that are answered as durable are there after SIGKILL at any moment, and what is there

@@ -1,4 +1,5 @@
 //! Entries for tests: one of every kind, with every optional part there once and absent once.
+#![expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;

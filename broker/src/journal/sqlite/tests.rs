@@ -2,6 +2,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use super::super::samples::{opening, revocation};
+use super::super::{FreeText, Texts as _, chain};
 use super::*;
 
 fn file() -> (tempfile::TempDir, PathBuf) {
@@ -13,7 +14,7 @@ fn file() -> (tempfile::TempDir, PathBuf) {
 
 async fn filled(path: &Path) -> Vec<StoredEntry> {
     let entries: Vec<_> = std::iter::once(opening()).chain((1..5).map(revocation)).collect();
-    let entries = chain::chain(&Head::ORIGIN, &entries).unwrap();
+    let entries = chain(&Head::ORIGIN, &entries).unwrap();
     Sqlite::open(path).unwrap().append(&Head::ORIGIN, &entries).await.unwrap();
     entries
 }
@@ -97,7 +98,6 @@ async fn a25_a_changed_entry_is_named() {
 async fn a42_what_looks_like_sql_is_kept_as_it_is() {
     let (_dir, path) = file();
     let store = Sqlite::open(&path).unwrap();
-    use super::super::{FreeText, Texts as _};
     let body = "'); DROP TABLE entry; --\0\u{202e}%_";
     let digest = store.put_text(&FreeText::new(body, [0; 16]).unwrap()).await.unwrap();
     assert_eq!(store.text(&digest).await.unwrap().unwrap().body(), body);
@@ -113,7 +113,7 @@ async fn a_store_that_takes_no_writes_confirms_nothing() {
     let held = other.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
     assert!(matches!(store.confirm().await, Err(JournalError::Unavailable(_))));
     let head = *entries[4].head();
-    let more = chain::chain(&head, &[revocation(9)]).unwrap();
+    let more = chain(&head, &[revocation(9)]).unwrap();
     assert!(matches!(store.append(&head, &more).await, Err(JournalError::Unavailable(_))));
     assert_eq!(store.read(&head, 9).await.unwrap().len(), 0);
     drop(held);
@@ -128,7 +128,7 @@ async fn the_write_ahead_log_is_folded_back_while_appends_go_on() {
     let connection = Connection::open(&path).unwrap();
     for round in 0..3 {
         for n in 0..FOLD_COMMITS as u64 {
-            let more = chain::chain(&head, &[revocation(round * 1_000 + n)]).unwrap();
+            let more = chain(&head, &[revocation(round * 1_000 + n)]).unwrap();
             head = *store.append(&head, &more).await.unwrap();
         }
     }
