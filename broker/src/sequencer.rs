@@ -402,3 +402,6 @@ impl Waiting {
 fn timed_out(late: tokio::time::error::Elapsed) -> JournalError {
     JournalError::Unknown(format!("the store did not answer in time: {late}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,6 +126,6 @@ pub(super) fn check(after: &Head, entries: &[StoredEntry]) -> Result<Head, Journ
 
 /// Any bytes, chained: what only a forger would write.
 #[cfg(test)]
-pub(super) fn tests_link(before: &Head, epoch: Epoch, bytes: Arc<[u8]>) -> StoredEntry {
+pub(crate) fn tests_link(before: &Head, epoch: Epoch, bytes: Arc<[u8]>) -> StoredEntry {
     StoredEntry::link(before, epoch, bytes)
 }

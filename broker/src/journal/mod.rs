@@ -14,6 +14,8 @@ use async_trait::async_trait;
 use dayfly_verifier::id::Seq;
 use tokio::sync::watch;
 
+#[cfg(test)]
+pub(crate) use chain::tests_link;
 pub use chain::{StoredEntry, chain, verify};
 pub use fault::{Faulty, Plan};
 pub use memory::Memory;
