@@ -212,19 +212,14 @@ impl Deciding {
         }
     }
 
-    /// `first` and what else waits, what takes away before all else.
+    /// `first` and what else waits, what takes away before what does not. `first` itself gives
+    /// only where nothing waited to take away.
     fn fill(&mut self, first: Waiting) -> Vec<Waiting> {
-        let (mut batch, mut later) = (Vec::new(), Vec::new());
-        if takes_away(&first.command) { &mut batch } else { &mut later }.push(first);
-        while batch.len() < BATCH
-            && let Ok(waiting) = self.taking.try_recv()
-        {
+        let mut batch = vec![first];
+        while batch.len() < BATCH && let Ok(waiting) = self.taking.try_recv() {
             batch.push(waiting);
         }
-        batch.append(&mut later);
-        while batch.len() < BATCH
-            && let Ok(waiting) = self.giving.try_recv()
-        {
+        while batch.len() < BATCH && let Ok(waiting) = self.giving.try_recv() {
             batch.push(waiting);
         }
         batch
