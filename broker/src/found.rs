@@ -160,8 +160,9 @@ pub fn write_statement(dir: &Path, signed: &Signed) -> Result<(), FileError> {
     files::write_public(&dir.join(SIGNATURE), hex::encode(signed.signature).as_bytes())
 }
 
-/// What the trust root says, as it is kept; checked against its public half.
-pub fn read_statement(dir: &Path) -> Result<Signed, FoundError> {
+/// What the trust root says, as it is kept; checked against its public half. Byte for byte, and
+/// read.
+pub fn read_statement(dir: &Path) -> Result<(Signed, Statement), FoundError> {
     let statement = files::read_trusted(&dir.join(STATEMENT))?;
     let text = files::read_text(&dir.join(SIGNATURE))?;
     let mut signature = [0; 64];
@@ -169,8 +170,9 @@ pub fn read_statement(dir: &Path) -> Result<Signed, FoundError> {
         .map_err(|_| Invalid::new(SIGNATURE, "must be 128 hexadecimal digits"))?;
     let root: HolderKey = files::read_text(&dir.join(TRUST_ROOT_PUBLIC))?.trim().parse()?;
     let signed = Signed { statement, signature };
-    signed.verify(&root).map_err(|error| Invalid::new(STATEMENT, error.to_string()))?;
-    Ok(signed)
+    let statement = signed.verify(&root);
+    let statement = statement.map_err(|error| Invalid::new(STATEMENT, error.to_string()))?;
+    Ok((signed, statement))
 }
 
 fn configuration(trust_domain: &str) -> String {

@@ -7,9 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use dayfly_agent::listen;
 use dayfly_agent::tls::Live;
 use dayfly_proto::v1;
+use dayfly_proto::v1::gateway_service_server::GatewayServiceServer;
 use dayfly_proto::v1::identity_service_server::IdentityServiceServer;
 use dayfly_verifier::time::Clock;
 use tokio::net::TcpListener;
@@ -18,12 +20,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
-use crate::api::{Broker, BundleError, LoadedBundle, identity};
+use crate::api::{Broker, BundleError, LoadedBundle, gateway, identity};
 use crate::authority::{Authority, AuthorityError, broker_id};
 use crate::caller::{Door, Guard, Known};
 use crate::config::Config;
-use crate::found::{FoundError, TOKEN_KEY};
+use crate::follow::feed::Hub;
+use crate::found::{FEED_KEY, FoundError, TOKEN_KEY, read_statement};
 use crate::journal::{Joins, Journal, JournalError, Sqlite, Store};
+use crate::keys::NumberedKey;
 use crate::random::Random;
 use crate::sequencer::{Deciding, Sequencer};
 use crate::shutdown::{DRAIN, Shutdown};
@@ -123,12 +127,15 @@ impl Opened {
         let live = Live::new(identity, clock.clone());
         let journal: Arc<dyn Journal> = store.clone();
         let (sequencer, deciding) =
-            Sequencer::start(journal, clock.clone(), config.limits.clone()).await?;
+            Sequencer::start(journal.clone(), clock.clone(), config.limits.clone()).await?;
         let store: Arc<dyn Store> = store;
         let bundles = LoadedBundle::default();
         if let Some(digest) = sequencer.state().bundle {
             bundles.get(digest, &*store).await?;
         }
+        let feed_key = NumberedKey::read(&keys.join(FEED_KEY)).map_err(FoundError::from)?;
+        let (signed, statement) = read_statement(&config.dir)?;
+        let hub = Hub::new(statement.feed, feed_key, sequencer.clone(), journal, clock.clone());
         let address = config.advertise.clone().unwrap_or_else(|| config.listen.broker.to_string());
         let broker = Broker {
             id: broker_id(&config.trust_domain).map_err(AuthorityError::from)?,
@@ -142,6 +149,8 @@ impl Opened {
             random: host.random.clone(),
             shutdown,
             bundles,
+            hub,
+            trust: ArcSwap::from_pointee(signed),
         };
         Ok(Self { broker, deciding, live })
     }
@@ -201,6 +210,8 @@ impl Opened {
         });
         let mut chores = JoinSet::new();
         chores.spawn(look_after(broker.clone(), live));
+        let hub = broker.hub.clone();
+        chores.spawn(async move { hub.run().await });
         let mut deciding = tokio::spawn(deciding.run());
         readiness.set(true);
         tracing::info!(id = %broker.id, address = broker.address, "serving");
@@ -240,6 +251,7 @@ fn routes(broker: &Arc<Broker>) -> Result<(HealthReporter, Routes), ServeError> 
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let routes = Routes::new(IdentityServiceServer::new(identity::Identity(broker.clone())))
+        .add_service(GatewayServiceServer::new(gateway::Gateway::new(broker.clone())))
         .add_service(health_service)
         .add_service(reflection);
     Ok((health, routes.prepare()))

@@ -20,11 +20,11 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::instances::Instances;
-use super::keys::FeedKey;
 use crate::core::event::Head;
 use crate::core::feed::Feed;
 use crate::core::state::State;
 use crate::journal::Journal;
+use crate::keys::NumberedKey;
 use crate::sequencer::Sequencer;
 
 /// How many messages a follower may lag behind before it is cut.
@@ -37,7 +37,7 @@ const PART_BYTES: usize = 1024 * 1024;
 /// The feed of this broker.
 pub struct Hub {
     feed: FeedId,
-    key: FeedKey,
+    key: NumberedKey,
     sequencer: Sequencer,
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
@@ -95,7 +95,7 @@ impl Hub {
     #[must_use]
     pub fn new(
         feed: FeedId,
-        key: FeedKey,
+        key: NumberedKey,
         sequencer: Sequencer,
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
@@ -190,7 +190,7 @@ impl Hub {
             message: Some(Message::Snapshot(Snapshot { entries, head })),
         };
         let mut messages: Vec<_> = parts.into_iter().map(|entries| part(entries, None)).collect();
-        messages.push(part(last, Some(wire(self.key.sign(&head)))));
+        messages.push(part(last, Some(wire(head.sign(&self.key.signing)))));
         messages
     }
 
@@ -275,16 +275,16 @@ impl Hub {
 }
 
 impl Tip {
-    fn new(feed: FeedId, key: &FeedKey, state: &State, time: Timestamp) -> Self {
-        let signed = wire(key.sign(&head(feed, key, state.head, &state.feed, time)));
+    fn new(feed: FeedId, key: &NumberedKey, state: &State, time: Timestamp) -> Self {
+        let signed = wire(head(feed, key, state.head, &state.feed, time).sign(&key.signing));
         let feed = state.feed.clone();
         Self { head: state.head, signed, feed, time, snapshot: OnceLock::new() }
     }
 }
 
-fn head(feed: FeedId, key: &FeedKey, head: Head, told: &Feed, time: Timestamp) -> format::Head {
+fn head(feed: FeedId, key: &NumberedKey, head: Head, told: &Feed, time: Timestamp) -> format::Head {
     let Head { epoch, seq, hash } = head;
-    let key = key.id();
+    let key = key.id;
     format::Head { feed, epoch, seq, journal: hash, hash: told.hash(), time, key, snapshot: None }
 }
 

@@ -2,5 +2,4 @@
 
 pub mod feed;
 pub mod instances;
-pub mod keys;
 pub mod stream;
