@@ -216,10 +216,14 @@ impl Deciding {
     /// only where nothing waited to take away.
     fn fill(&mut self, first: Waiting) -> Vec<Waiting> {
         let mut batch = vec![first];
-        while batch.len() < BATCH && let Ok(waiting) = self.taking.try_recv() {
+        while batch.len() < BATCH
+            && let Ok(waiting) = self.taking.try_recv()
+        {
             batch.push(waiting);
         }
-        while batch.len() < BATCH && let Ok(waiting) = self.giving.try_recv() {
+        while batch.len() < BATCH
+            && let Ok(waiting) = self.giving.try_recv()
+        {
             batch.push(waiting);
         }
         batch

@@ -7,12 +7,15 @@ pub mod parse;
 pub mod render;
 pub mod status;
 
+mod apply;
 pub mod ask;
+mod enforcement;
 mod watch;
 
 pub mod access;
 pub mod gateway;
 pub mod identity;
+pub mod operator;
 
 use std::sync::Arc;
 

@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use dayfly_proto::v1;
 use dayfly_verifier::holder::HolderKey;
-use dayfly_verifier::id::{ExchangeId, RequestId};
+use dayfly_verifier::id::{ExchangeId, RequestId, TaskId};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::proof::HolderProof;
 use dayfly_verifier::request::ConfirmBy;
 use dayfly_verifier::scope::{Constraint, Limit, Right, Scope, Value};
+use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
+use crate::core::case::Case;
 use crate::core::command::Filing;
 use crate::core::event::{Target, TaskOutcome};
 use crate::core::limits::MAX_LEASE;
@@ -223,6 +225,45 @@ pub fn value(message: v1::Value) -> Result<Value, Invalid> {
             .map(Value::Hidden)
             .map_err(|_| Invalid::new("value", "a hidden value must be 32 bytes long")),
     }
+}
+
+/// Which requests and grants to list.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    standings: Vec<v1::Standing>,
+    workload: Option<SpiffeId>,
+    task: Option<TaskId>,
+}
+
+impl Filter {
+    /// Whether to list `case`, wherever it stands.
+    #[must_use]
+    pub fn admits(&self, case: &Case) -> bool {
+        self.workload.as_ref().is_none_or(|workload| *workload == case.request.workload)
+            && self.task.as_ref().is_none_or(|task| *task == case.request.task)
+    }
+
+    /// Whether to list what stands so.
+    #[must_use]
+    pub fn shows(&self, standing: v1::Standing) -> bool {
+        self.standings.is_empty() || self.standings.contains(&standing)
+    }
+}
+
+/// Which requests and grants to list.
+pub fn list_grants(message: v1::ListGrantsRequest) -> Result<Filter, Invalid> {
+    let v1::ListGrantsRequest { standings, workload, task } = message;
+    let standing = |standing| match v1::Standing::try_from(standing) {
+        Ok(v1::Standing::Unspecified) | Err(_) => {
+            Err(Invalid::new("standings", "must be standings that there are"))
+        }
+        Ok(standing) => Ok(standing),
+    };
+    Ok(Filter {
+        standings: standings.into_iter().map(standing).collect::<Result<_, _>>()?,
+        workload: optional("workload", &workload)?,
+        task: optional("task", &task)?,
+    })
 }
 
 /// What a revocation takes back.

@@ -1,0 +1,116 @@
+//! Putting a policy bundle into force: what it would not grant ends with it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use dayfly_proto::v1;
+use dayfly_verifier::id::GrantId;
+use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::time::Timestamp;
+use tonic::Status;
+
+use super::ask::question;
+use super::{Broker, render, status};
+use crate::core::case::{Case, How, Stage};
+use crate::core::command::{Application, Caller, Command};
+use crate::core::decide::decide;
+use crate::core::event::{End, Event};
+use crate::core::state::State;
+use crate::core::verdict::{Outcome, Refusal};
+use crate::policy::bundle::Bundle;
+use crate::policy::evaluate::evaluate;
+use crate::policy::files::BundleFiles;
+
+/// The most problems of a refused bundle that are told.
+const MAX_TOLD: usize = 32;
+
+/// Applies the bundle, or says what would happen.
+pub(super) async fn apply(
+    broker: &Arc<Broker>,
+    caller: Caller,
+    message: v1::ApplyBundleRequest,
+) -> Result<v1::ApplyBundleResponse, Status> {
+    let v1::ApplyBundleRequest { files, signatures, dry_run } = message;
+    if !signatures.is_empty() {
+        let rule = "signed bundles are not supported by this version";
+        return Err(status::invalid(&Invalid::new("signatures", rule)));
+    }
+    let files = files.into_iter().map(|v1::BundleFile { name, content }| (name, content.into()));
+    let files = BundleFiles::new(files).map_err(|problems| refused(&problems))?;
+    let bundle = Bundle::load(&files).map_err(|problems| refused(&problems))?;
+    if dry_run {
+        let state = broker.sequencer.state();
+        let now = broker.now(&state);
+        let events = decide(&state, &application(&state, &bundle, now), &caller, now);
+        let (_, events) = events.map_err(|denial| status::denial(&denial))?;
+        return Ok(answer(&bundle, &state, events.iter().filter_map(drifted).collect()));
+    }
+    let digest = bundle.digest();
+    let kept = broker.store.put_bundle(&digest, &files.to_bytes()).await;
+    kept.map_err(|error| status::unavailable(&error))?;
+    let before = broker.sequencer.state();
+    let state =
+        broker.submit_judged(&caller, |state, _, now| Ok(application(state, &bundle, now))).await?;
+    tracing::info!(bundle = %digest, "applied");
+    Ok(answer(&bundle, &state, ended(&before, &state)))
+}
+
+/// The command, with what `bundle` says of all that is open.
+fn application(state: &State, bundle: &Bundle, now: Timestamp) -> Command {
+    let verdict = |case: &Case| {
+        let request = &case.request;
+        let grant = case.grant_id();
+        let basis = state.basis(&request.workload, &request.task, Some(&grant), now);
+        let (holdings, environment) =
+            basis.map(|basis| (basis.holdings, basis.environment)).unwrap_or_default();
+        let verdict = evaluate(bundle, &question(case, now), holdings, environment);
+        (grant, verdict.outcome)
+    };
+    Command::Apply(Application {
+        bundle: bundle.digest(),
+        directory: bundle.directory().clone(),
+        signers: BTreeSet::new(),
+        replaces: state.bundle,
+        verdicts: state.open(now).map(verdict).collect::<Vec<(GrantId, Outcome)>>(),
+    })
+}
+
+fn refused(problems: &[Invalid]) -> Status {
+    let told: Vec<_> = problems.iter().take(MAX_TOLD).map(ToString::to_string).collect();
+    let more = problems.len().saturating_sub(told.len());
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    status::invalid(&Invalid::new("files", format!("{}{more}", told.join("; "))))
+}
+
+fn answer(
+    bundle: &Bundle,
+    state: &State,
+    drifted: Vec<v1::DriftedGrant>,
+) -> v1::ApplyBundleResponse {
+    v1::ApplyBundleResponse {
+        bundle_digest: bundle.digest().to_string(),
+        head: Some(render::head(&state.head)),
+        drifted,
+    }
+}
+
+fn drifted(event: &Event) -> Option<v1::DriftedGrant> {
+    let Event::Ended { grant, end: End::Drifted(refusal) } = event else { return None };
+    Some(drift(grant, refusal))
+}
+
+fn drift(grant: &GrantId, refusal: &Refusal) -> v1::DriftedGrant {
+    let Refusal { policy, reason } = refusal.clone();
+    v1::DriftedGrant { grant_id: grant.to_string(), policy, reason }
+}
+
+/// What has drifted in `after` and had not in `before`.
+fn ended(before: &State, after: &State) -> Vec<v1::DriftedGrant> {
+    let refusal = |state: &State, grant: &GrantId| {
+        let Stage::Closed(closed) = &state.case(grant)?.stage else { return None };
+        if let How::Drifted(refusal) = &closed.how { Some(refusal.clone()) } else { None }
+    };
+    let grants = after.cases().map(Case::grant_id);
+    let new = grants.filter(|grant| refusal(before, grant).is_none());
+    new.filter_map(|grant| Some(drift(&grant, &refusal(after, &grant)?))).collect()
+}
