@@ -11,8 +11,10 @@ use arc_swap::ArcSwap;
 use dayfly_agent::listen;
 use dayfly_agent::tls::Live;
 use dayfly_proto::v1;
+use dayfly_proto::v1::access_service_server::AccessServiceServer;
 use dayfly_proto::v1::gateway_service_server::GatewayServiceServer;
 use dayfly_proto::v1::identity_service_server::IdentityServiceServer;
+use dayfly_proto::v1::operator_service_server::OperatorServiceServer;
 use dayfly_verifier::time::Clock;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
-use crate::api::{Broker, BundleError, LoadedBundle, gateway, identity};
+use crate::api::{Broker, BundleError, LoadedBundle, access, gateway, identity, operator};
 use crate::authority::{Authority, AuthorityError, broker_id};
 use crate::caller::{Door, Guard, Known};
 use crate::config::Config;
@@ -251,6 +253,8 @@ fn routes(broker: &Arc<Broker>) -> Result<(HealthReporter, Routes), ServeError> 
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let routes = Routes::new(IdentityServiceServer::new(identity::Identity(broker.clone())))
+        .add_service(AccessServiceServer::new(access::Access(broker.clone())))
+        .add_service(OperatorServiceServer::new(operator::Operator(broker.clone())))
         .add_service(GatewayServiceServer::new(gateway::Gateway::new(broker.clone())))
         .add_service(health_service)
         .add_service(reflection);

@@ -6,6 +6,7 @@
 pub mod console;
 pub mod exit;
 pub mod host;
+pub mod policy;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ enum Verb {
     Serve(host::Serve),
     Invite(host::Invite),
     Join(host::Join),
+    Policy(policy::Policy),
 }
 
 /// What every verb is given.
@@ -79,6 +81,7 @@ fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
         Verb::Serve(verb) => verb.run(context),
         Verb::Invite(verb) => verb.run(context),
         Verb::Join(verb) => verb.run(context),
+        Verb::Policy(verb) => verb.run(context),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use dayfly_verifier::id::{BundleDigest, Purpose};
 use dayfly_verifier::invalid::Invalid;
-use dayfly_verifier::resource::Operation;
+use dayfly_verifier::resource::ResourcePattern;
+use dayfly_verifier::spiffe::SpiffeId;
 
 use crate::core::directory::Directory;
 
@@ -72,9 +73,10 @@ impl Bundle {
         self.resources.purposes.iter()
     }
 
-    /// The operations that some resource has.
-    pub fn operations(&self) -> impl Iterator<Item = &Operation> {
-        self.resources.declared().flat_map(|declared| &declared.operations)
+    /// The gateway that guards what `pattern` names; `None` where that is not declared.
+    #[must_use]
+    pub fn guard(&self, pattern: &ResourcePattern) -> Option<&SpiffeId> {
+        self.resources.points(pattern).next().map(|point| &point.declared.gateway)
     }
 }
 
