@@ -70,6 +70,7 @@ impl Symbols {
     }
 
     /// How many there are beside those that every Biscuit knows.
+    #[cfg(feature = "issue")]
     pub(super) const fn len(&self) -> usize {
         self.0.len()
     }
