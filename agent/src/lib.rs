@@ -12,3 +12,12 @@ pub mod listen;
 
 pub mod render;
 pub mod sign;
+
+pub mod errors;
+
+pub mod case;
+pub mod convert;
+pub mod ticket;
+
+pub mod client;
+pub mod grant;

@@ -226,6 +226,11 @@ impl Checked {
 pub struct Token(Zeroizing<String>);
 
 impl Token {
+    /// From its text, which must be that of a token inside the profile.
+    pub fn read(text: &str) -> Result<Self, Malformed> {
+        Decoded::read(text).map(|_| Self(Zeroizing::new(text.to_owned())))
+    }
+
     /// The text, for the one place where it leaves: a header, a file of mode 0600.
     #[must_use]
     pub fn expose(&self) -> &str {
