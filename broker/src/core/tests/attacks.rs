@@ -248,12 +248,13 @@ fn a19_mint_after_revoke() {
 fn a19_a_revoked_token_or_key_ends_its_tokens_and_not_the_grant() {
     let mut world = World::new();
     let filing = world.filing();
-    world.granted(&filing);
+    let grant = world.granted(&filing);
     let exchange = world.exchanging(&filing);
     world.exchange(&exchange).unwrap();
     let token = world.state.token_id(&id("agent/a"), &exchange.id);
     world.revoke(Target::Token(token)).unwrap();
     assert_eq!(world.exchange(&exchange), Err(Denial::Revoked));
+    assert_eq!(world.state.answer(&grant, &exchange.id, world.now), None);
     let exchange = world.exchanging(&filing);
     world.exchange(&exchange).unwrap();
     assert_ne!(world.token(&filing), token);

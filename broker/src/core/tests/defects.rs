@@ -151,6 +151,27 @@ fn a_key_gone_from_the_bundle_voids_its_pending_approvals_for_good() {
 }
 
 #[test]
+fn a_live_grant_rests_on_approvals_that_still_count() {
+    let changes: [fn(&mut crate::core::directory::Directory); 4] = [
+        |d| d.people.get_mut(&person("ann")).unwrap().keys.clear(),
+        |d| d.people.get_mut(&person("ann")).unwrap().groups.clear(),
+        |d| drop(d.people.remove(&person("ann"))),
+        |d| drop(d.workloads[0].owners.insert(person("ann"))),
+    ];
+    for (n, change) in changes.iter().enumerate() {
+        let mut world = World::new();
+        let (_, grant) = world.pending(&[("dba", 1)]);
+        world.approve("ann", &grant).unwrap();
+        let mut other = directory();
+        change(&mut other);
+        world.apply(2, &other, |required| Outcome::Permitted(required.clone())).unwrap();
+        let standing = world.state.case(&grant).unwrap().standing(world.now);
+        let drifted = matches!(standing, Standing::Drifted(why) if why.policy == "approvals");
+        assert!(drifted, "change {n}: {standing:?}");
+    }
+}
+
+#[test]
 fn a_withdrawn_approval_counts_no_more_and_after_the_grant_it_is_too_late() {
     let mut world = World::new();
     let (_, grant) = world.pending(&[("dba", 2)]);

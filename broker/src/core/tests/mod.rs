@@ -4,6 +4,7 @@
 mod attacks;
 mod defects;
 mod feed;
+mod measure;
 mod model;
 mod oracle;
 mod refusals;

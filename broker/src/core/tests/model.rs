@@ -235,7 +235,7 @@ fn outcome(how: u8) -> Outcome {
         0 => return Outcome::Refused(refusal()),
         1 | 2 => &[],
         3 | 4 => &[("dba", 1)],
-        5 => &[("dba", 2)],
+        5 => &[("dba", 1), ("security", 2)],
         _ => &[("dba", 1), ("security", 1)],
     });
     required.max_uses = NonZeroU32::new(u32::from(how / 8 % 3));
