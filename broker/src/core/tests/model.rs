@@ -267,7 +267,7 @@ fn change(filing: &mut Filing, how: u8) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn whatever_is_asked_the_log_keeps_the_rules(draws in draws()) {
