@@ -12,6 +12,7 @@ use dayfly_agent::listen;
 use dayfly_agent::tls::Live;
 use dayfly_proto::v1;
 use dayfly_proto::v1::access_service_server::AccessServiceServer;
+use dayfly_proto::v1::approval_service_server::ApprovalServiceServer;
 use dayfly_proto::v1::gateway_service_server::GatewayServiceServer;
 use dayfly_proto::v1::identity_service_server::IdentityServiceServer;
 use dayfly_proto::v1::operator_service_server::OperatorServiceServer;
@@ -22,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
-use crate::api::{Broker, BundleError, LoadedBundle, access, gateway, identity, operator};
+use crate::api::{
+    Broker, BundleError, LoadedBundle, access, approval, gateway, identity, operator,
+};
 use crate::authority::{Authority, AuthorityError, broker_id};
 use crate::caller::{Door, Guard, Known};
 use crate::config::Config;
@@ -256,6 +259,7 @@ fn routes(broker: &Arc<Broker>) -> Result<(HealthReporter, Routes), ServeError> 
         .add_service(AccessServiceServer::new(access::Access(broker.clone())))
         .add_service(OperatorServiceServer::new(operator::Operator(broker.clone())))
         .add_service(GatewayServiceServer::new(gateway::Gateway::new(broker.clone())))
+        .add_service(ApprovalServiceServer::new(approval::Approval(broker.clone())))
         .add_service(health_service)
         .add_service(reflection);
     Ok((health, routes.prepare()))

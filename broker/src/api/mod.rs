@@ -13,6 +13,7 @@ mod enforcement;
 mod watch;
 
 pub mod access;
+pub mod approval;
 pub mod gateway;
 pub mod identity;
 pub mod operator;

@@ -26,6 +26,8 @@ pub(super) struct Index {
     token: OrdMap<TokenId, GrantId>,
     /// Open cases, by when they end by themselves.
     due: OrdSet<(Timestamp, GrantId)>,
+    /// Those of them that wait for approvals.
+    pending: OrdSet<(Timestamp, GrantId)>,
     /// Ended cases, by when they are forgotten.
     gone: OrdSet<(Timestamp, GrantId)>,
     /// How many of those in `due` there are, by workload, by task and by set of owners.
@@ -80,6 +82,9 @@ impl Index {
     pub(super) fn enter(&mut self, id: GrantId, case: &Case) {
         if let Some(due) = case.due() {
             self.due.insert((due, id));
+            if matches!(case.stage, Stage::Pending { .. }) {
+                self.pending.insert((due, id));
+            }
             self.count(case, Tally::plus);
         } else if let Stage::Closed(closed) = &case.stage {
             self.gone.insert((closed.at.plus(RETENTION), id));
@@ -88,7 +93,9 @@ impl Index {
 
     /// A case as it stood before a change: an open one.
     pub(super) fn leave(&mut self, id: GrantId, case: &Case) {
-        if case.due().is_some_and(|due| self.due.remove(&(due, id)).is_some()) {
+        let Some(due) = case.due() else { return };
+        if self.due.remove(&(due, id)).is_some() {
+            self.pending.remove(&(due, id));
             self.count(case, Tally::minus);
         }
     }
@@ -97,6 +104,7 @@ impl Index {
     pub(super) fn pass(&mut self, now: Timestamp, cases: &OrdMap<GrantId, Arc<Case>>) {
         while let Some((due, id)) = self.due.get_min().copied().filter(|(due, _)| *due <= now) {
             self.due.remove_min();
+            self.pending.remove(&(due, id));
             self.gone.insert((due.plus(RETENTION), id));
             if let Some(case) = cases.get(&id) {
                 self.count(case, Tally::minus);
@@ -145,6 +153,11 @@ impl Index {
     /// The cases that were open at the last entry and still are at `now`, soonest end first.
     pub(super) fn open(&self, now: Timestamp) -> impl Iterator<Item = GrantId> {
         self.due.range((Bound::Excluded((now, LAST)), Bound::Unbounded)).map(|(_, id)| *id)
+    }
+
+    /// The requests that were pending at the last entry and still are at `now`, soonest end first.
+    pub(super) fn pending(&self, now: Timestamp) -> impl Iterator<Item = GrantId> {
+        self.pending.range((Bound::Excluded((now, LAST)), Bound::Unbounded)).map(|(_, id)| *id)
     }
 
     /// The cases that were open at the last entry and are not at `now`.

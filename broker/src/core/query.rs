@@ -19,6 +19,11 @@ impl State {
         self.cases.get(id).map(AsRef::as_ref)
     }
 
+    /// The cases whose ids lie between these two, both included, in the order of ids.
+    pub fn cases_between(&self, first: GrantId, last: GrantId) -> impl Iterator<Item = &Case> {
+        self.cases.range(first..=last).map(|(_, case)| case.as_ref())
+    }
+
     /// What became of `request` of `workload`.
     #[must_use]
     pub fn own(&self, workload: &SpiffeId, request: &RequestId) -> Option<&Case> {
@@ -42,10 +47,9 @@ impl State {
 
     /// What waits at `now` for a decision that `person` may take, soonest end first.
     pub fn pending_for(&self, person: &PersonId, now: Timestamp) -> impl Iterator<Item = &Case> {
-        self.open(now).filter(move |case| {
-            case.standing(now) == Standing::Pending
-                && self.is_asked(person, case)
-                && !case.is_own(person, &self.directory)
+        let pending = self.index.pending(now).filter_map(|id| self.case(&id));
+        pending.filter(move |case| {
+            self.is_asked(person, case) && !case.is_own(person, &self.directory)
         })
     }
 

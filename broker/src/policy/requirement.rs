@@ -128,7 +128,7 @@ fn count(text: &str, most: u32) -> Result<NonZeroU32, String> {
 }
 
 /// A whole number of seconds, minutes or hours: `90s`, `10m`, `1h`.
-fn lease(text: &str) -> Result<Duration, String> {
+pub(crate) fn lease(text: &str) -> Result<Duration, String> {
     let units = [("s", 1), ("m", 60), ("h", 3600)];
     let lease = units.into_iter().find_map(|(unit, seconds)| {
         let number = count(text.strip_suffix(unit)?, u32::MAX).ok()?;
