@@ -1,35 +1,181 @@
 //! Revoking, and the truth about how far it is enforced.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dayfly_proto::v1;
+use dayfly_verifier::id::{GrantId, Seq};
+use dayfly_verifier::invalid::Invalid;
+use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::Broker;
-use crate::core::command::Caller;
+use super::{Broker, parse, render, status};
+use crate::core::case::{Case, Standing};
+use crate::core::command::{Caller, Command};
+use crate::core::event::Target;
+use crate::core::state::State;
+use crate::follow::instances;
+
+/// How often a watcher is told how silent each instance is, while nothing else happens.
+const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// Takes something back.
 pub(super) async fn revoke(
-    _broker: &Arc<Broker>,
-    _caller: Caller,
-    _message: v1::RevokeRequest,
+    broker: &Arc<Broker>,
+    caller: Caller,
+    message: v1::RevokeRequest,
 ) -> Result<v1::RevokeResponse, Status> {
-    Err(Status::unimplemented("revoke"))
+    let v1::RevokeRequest { target, reason } = message;
+    let invalid = |invalid: Invalid| status::invalid(&invalid);
+    let target = parse::target(target).map_err(invalid)?;
+    let reason = match parse::free_text("reason", reason).map_err(invalid)? {
+        Some(text) => Some(broker.keep(text).await?),
+        None => None,
+    };
+    let before = broker.sequencer.state();
+    let command = Command::Revoke(target.clone(), reason);
+    let revoked = broker.sequencer.submit(command, caller).await;
+    let state = match (revoked, reason) {
+        (Ok(state), _) => state,
+        (Err(failure), reason) => {
+            if let Some(text) = reason.filter(|_| status::is_refusal(&status::failure(&failure))) {
+                broker.forget(&text).await;
+            }
+            return Err(status::failure(&failure));
+        }
+    };
+    let now = broker.now(&state);
+    let ended = |case: &&Case| {
+        let after = state.case(&case.grant_id());
+        names(&before, &target, case)
+            && after.is_some_and(|case| case.standing(now) == Standing::Revoked)
+    };
+    let ended: BTreeSet<GrantId> = before.open(now).filter(ended).map(Case::grant_id).collect();
+    Ok(v1::RevokeResponse {
+        head: Some(render::head(&state.head)),
+        ended_grants: ended.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// Whether a revocation of `target` is about `case`.
+fn names(state: &State, target: &Target, case: &Case) -> bool {
+    match target {
+        Target::Grant(grant) | Target::Delegate(grant, _) => *grant == case.grant_id(),
+        Target::Token(token) => {
+            state.token(token).is_some_and(|(of, _)| of.grant_id() == case.grant_id())
+        }
+        Target::Workload(workload) => *workload == case.request.workload,
+        Target::Task(task) => *task == case.request.task,
+        Target::Prefix(_) => true,
+        Target::Block(_) | Target::Key(_) => false,
+    }
 }
 
 /// How far each gateway instance enforces the journal, until it holds everywhere.
 pub(super) fn watch(
-    _broker: &Arc<Broker>,
-    _message: v1::WatchEnforcementRequest,
+    broker: &Arc<Broker>,
+    message: v1::WatchEnforcementRequest,
 ) -> Result<BoxStream<'static, Result<v1::WatchEnforcementResponse, Status>>, Status> {
-    Err(Status::unimplemented("watch"))
+    let v1::WatchEnforcementRequest { seq } = message;
+    if Seq(seq) > broker.sequencer.state().head.seq {
+        let invalid = Invalid::new("seq", "must be a place in the journal");
+        return Err(status::invalid(&invalid));
+    }
+    let (tell, told) = mpsc::channel(1);
+    let broker = Arc::clone(broker);
+    tokio::spawn(async move { tell_until_it_holds(&broker, Seq(seq), &tell).await });
+    Ok(ReceiverStream::new(told).boxed())
+}
+
+type Tell = mpsc::Sender<Result<v1::WatchEnforcementResponse, Status>>;
+
+async fn tell_until_it_holds(broker: &Broker, seq: Seq, tell: &Tell) {
+    let mut changes = broker.hub.instances.changes();
+    let mut due = Instant::now();
+    loop {
+        changes.mark_unchanged();
+        let uptime = broker.hub.uptime();
+        let standings = broker.hub.instances.standings(uptime);
+        let unseen = broker.hub.unseen_for(uptime);
+        let holds = unseen.is_zero() && standings.iter().all(|standing| standing.holds(seq));
+        if holds || due <= Instant::now() {
+            let response = v1::WatchEnforcementResponse {
+                instances: standings.into_iter().map(instance).collect(),
+                holds_everywhere: holds,
+                unseen_refuse_in_ms: millis(unseen),
+            };
+            if tell.send(Ok(response)).await.is_err() || holds {
+                return;
+            }
+            due = Instant::now().checked_add(TELL_EVERY).unwrap_or(due);
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = sleep_until(due) => {}
+            () = tell.closed() => return,
+            () = broker.shutdown.begins() => return,
+        }
+    }
 }
 
 /// What an operator wants to know of this broker.
 pub(super) fn status(
-    _broker: &Arc<Broker>,
-    _message: v1::GetStatusRequest,
+    broker: &Arc<Broker>,
+    message: v1::GetStatusRequest,
 ) -> Result<v1::GetStatusResponse, Status> {
-    Err(Status::unimplemented("status"))
+    let v1::GetStatusRequest {} = message;
+    let state = broker.sequencer.state();
+    let now = broker.clock.now();
+    let tally = state.tally_all(now);
+    let signing = broker.signer.present(now).map(|(key, _)| key);
+    let keys = state.keys.iter().map(|(key, listed)| v1::KeyStatus {
+        key: key.0,
+        signing: signing == Some(*key) && !listed.retired,
+        not_after_ms: render::ms(listed.not_after),
+    });
+    let standings = broker.hub.instances.standings(broker.hub.uptime());
+    Ok(v1::GetStatusResponse {
+        broker: broker.id.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        head: Some(render::head(&state.head)),
+        bundle_digest: state.bundle.map(|digest| digest.to_string()).unwrap_or_default(),
+        live_grants: tally.live.into(),
+        pending_requests: tally.pending.into(),
+        instances: standings.into_iter().map(instance).collect(),
+        keys: keys.collect(),
+        now_ms: render::ms(now),
+        started_at_ms: render::ms(broker.started_at),
+    })
+}
+
+fn instance(standing: instances::Standing) -> v1::InstanceStatus {
+    let instances::Standing {
+        gateway,
+        instance,
+        enforced,
+        silent_for,
+        refuses_in,
+        max_staleness,
+        connected,
+        best_effort,
+    } = standing;
+    v1::InstanceStatus {
+        gateway: gateway.to_string(),
+        instance: instance.to_string(),
+        enforced_seq: enforced.0,
+        silent_for_ms: millis(silent_for),
+        refuses_in_ms: refuses_in.map_or(-1, millis),
+        max_staleness_ms: millis(max_staleness),
+        connected,
+        best_effort,
+    }
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }

@@ -6,7 +6,9 @@
 pub mod console;
 pub mod exit;
 pub mod host;
+pub mod operate;
 pub mod policy;
+pub mod revoke;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +52,9 @@ enum Verb {
     Invite(host::Invite),
     Join(host::Join),
     Policy(policy::Policy),
+    Grants(operate::Grants),
+    Revoke(revoke::Revoke),
+    Status(operate::ShowStatus),
 }
 
 /// What every verb is given.
@@ -82,6 +87,9 @@ fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
         Verb::Invite(verb) => verb.run(context),
         Verb::Join(verb) => verb.run(context),
         Verb::Policy(verb) => verb.run(context),
+        Verb::Grants(verb) => verb.run(context),
+        Verb::Revoke(verb) => verb.run(context),
+        Verb::Status(verb) => verb.run(context),
     }
 }
 

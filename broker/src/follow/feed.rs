@@ -31,6 +31,8 @@ use crate::sequencer::Sequencer;
 const LAG: usize = 256;
 /// How long a wish for a heartbeat waits for others to share it.
 const GATHER: Duration = Duration::from_millis(20);
+/// The largest staleness that an instance may declare.
+const MAX_STALENESS: Duration = Duration::from_secs(60);
 /// How many bytes of entries one part of a snapshot holds.
 const PART_BYTES: usize = 1024 * 1024;
 
@@ -46,6 +48,8 @@ pub struct Hub {
     /// How many rounds of confirming have begun.
     rounds: AtomicU64,
     wanted: Notify,
+    /// Until when instances that followed an earlier process may go on by themselves.
+    unseen_until: Duration,
     /// Who follows.
     pub instances: Instances,
 }
@@ -103,6 +107,11 @@ impl Hub {
         let state = sequencer.state();
         // The time of the last entry: nothing has been confirmed yet.
         let tip = Tip::new(feed, &key, &state, state.time);
+        // Where there is nothing to take back, it does not matter who followed.
+        let now = clock.now().max(state.time);
+        let quiet = state.open(now).next().is_none() && state.feed.in_force(now).next().is_none();
+        let span = if quiet { Duration::ZERO } else { MAX_STALENESS };
+        let unseen_until = clock.uptime().saturating_add(span);
         Arc::new(Self {
             feed,
             key,
@@ -113,6 +122,7 @@ impl Hub {
             tip: ArcSwap::from_pointee(tip),
             rounds: AtomicU64::new(0),
             wanted: Notify::new(),
+            unseen_until,
             instances: Instances::default(),
         })
     }
@@ -149,6 +159,13 @@ impl Hub {
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.clock.uptime()
+    }
+
+    /// For how long after `uptime` instances that followed an earlier process, and have not come
+    /// back, may go on by themselves.
+    #[must_use]
+    pub const fn unseen_for(&self, uptime: Duration) -> Duration {
+        self.unseen_until.saturating_sub(uptime)
     }
 
     /// Asks for a heartbeat soon.

@@ -54,7 +54,7 @@ fn tokens(log: &[(Head, Entry)], now: Timestamp) -> Vec<(Content, bool)> {
     let mut tokens = Vec::new();
     for (place, (head, entry)) in log.iter().enumerate() {
         let Event::TokenRecorded { claims, .. } = &entry.event else { continue };
-        let mut later = log[place + 1..].iter().map(|(_, entry)| &entry.event);
+        let mut later = log.iter().skip(place).map(|(_, entry)| &entry.event);
         let killed = log.iter().any(|(_, entry)| kills_key(&entry.event, claims));
         let taken = killed || later.any(|event| takes(event, claims));
         let record = Record { epoch: head.epoch, seq: head.seq };
@@ -72,18 +72,18 @@ fn kills_key(event: &Event, claims: &Claims) -> bool {
 }
 
 fn takes(event: &Event, claims: &Claims) -> bool {
-    match event {
-        Event::Ended { grant, .. } => *grant == claims.grant,
-        Event::Revoked { target, .. } => match target {
-            Target::Grant(grant) => *grant == claims.grant,
-            Target::Token(token) => *token == claims.token,
-            Target::Workload(workload) => *workload == claims.subject,
-            Target::Task(task) => *task == claims.task,
-            // The prefixes that the model draws reach every request that it draws.
-            Target::Prefix(_) => true,
-            Target::Key(_) | Target::Block(_) | Target::Delegate(..) => false,
-        },
-        _ => false,
+    if let Event::Ended { grant, .. } = event {
+        return *grant == claims.grant;
+    }
+    let Event::Revoked { target, .. } = event else { return false };
+    match target {
+        Target::Grant(grant) => *grant == claims.grant,
+        Target::Token(token) => *token == claims.token,
+        Target::Workload(workload) => *workload == claims.subject,
+        Target::Task(task) => *task == claims.task,
+        // The prefixes that the model draws reach every request that it draws.
+        Target::Prefix(_) => true,
+        Target::Key(_) | Target::Block(_) | Target::Delegate(..) => false,
     }
 }
 

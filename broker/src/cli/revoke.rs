@@ -1,0 +1,241 @@
+//! Taking back, and telling the truth about how far that is enforced.
+
+use std::time::Duration;
+
+use clap::Args;
+use dayfly_proto::v1::revocation_target::Target;
+use dayfly_proto::v1::{self, InstanceStatus};
+use dayfly_verifier::id::{GrantId, TaskId, TokenId};
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::{Clock as _, SystemClock};
+use serde_json::{Value as Json, json};
+
+use super::console::{BAD, Console, GOOD};
+use super::exit::{Exit, Refused};
+use super::operate::Client;
+use super::{Context, block_on};
+
+/// How long `--wait` waits for an instance that nothing bounds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Take back a grant, a token, or all that a workload holds or that is held for a task.
+///
+/// What is asked for or granted later is not touched. Every gateway refuses what was taken back as
+/// soon as it hears of it, and by itself when it hears nothing.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("target").required(true))]
+pub struct Revoke {
+    /// A request or grant, and every token of it, by the id that `dayfly grants` shows.
+    #[arg(long, value_name = "ID", group = "target")]
+    grant: Option<GrantId>,
+    /// One token, by the id that `dayfly token inspect` shows.
+    #[arg(long, value_name = "ID", group = "target")]
+    token: Option<TokenId>,
+    /// All that this workload holds so far.
+    #[arg(long, value_name = "SPIFFE_ID", group = "target")]
+    workload: Option<SpiffeId>,
+    /// All that is held for this task so far.
+    #[arg(long, value_name = "TASK", group = "target")]
+    task: Option<TaskId>,
+    /// Why, for the record: at most 2 KiB.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    /// Wait until it holds at every gateway, and tell how far each is. Ends with 20 where an
+    /// instance opted out of refusing by itself and does not answer: nothing bounds that one.
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Revoke {
+    /// Runs the verb.
+    pub fn run(self, context: &Context) -> Result<(), Refused> {
+        block_on(async move {
+            let wait = self.wait;
+            let mut client = context.operator().await?;
+            let started = SystemClock.uptime();
+            let revoked = client.revoke(self.request()).await.map_err(|e| context.status(e))?;
+            let v1::RevokeResponse { head, ended_grants } = revoked.into_inner();
+            let seq = head.map_or(0, |head| head.seq);
+            let console = context.console;
+            if !wait {
+                console.result(
+                    || ended(&ended_grants, seq),
+                    || json!({ "seq": seq, "ended_grants": ended_grants }),
+                );
+                return Ok(());
+            }
+            console.progress(&ended(&ended_grants, seq));
+            let last = watch(context, &mut client, seq, started).await?;
+            finish(&console, &last, seq, &ended_grants, started)
+        })
+    }
+
+    fn request(self) -> v1::RevokeRequest {
+        let Self { grant, token, workload, task, reason, wait: _ } = self;
+        let target = (grant.map(|id| Target::Grant(id.to_string())))
+            .or_else(|| token.map(|id| Target::Token(id.to_string())))
+            .or_else(|| workload.map(|id| Target::Workload(id.to_string())))
+            .or_else(|| task.map(|id| Target::Task(id.to_string())));
+        v1::RevokeRequest { target: Some(v1::RevocationTarget { target }), reason }
+    }
+}
+
+fn ended(grants: &[String], seq: u64) -> String {
+    let count = match grants {
+        [] => "nothing live was touched".to_owned(),
+        [one] => format!("ended grant {one}"),
+        many => format!("ended {} grants: {}", many.len(), many.join(", ")),
+    };
+    format!("revoked as entry {seq}: {count}")
+}
+
+/// Tells how far the instances are until it holds everywhere, or only those are left that nothing
+/// bounds.
+async fn watch(
+    context: &Context,
+    client: &mut Client,
+    seq: u64,
+    started: Duration,
+) -> Result<v1::WatchEnforcementResponse, Refused> {
+    let request = v1::WatchEnforcementRequest { seq };
+    let watching = client.watch_enforcement(request).await.map_err(|e| context.status(e))?;
+    let mut watching = watching.into_inner();
+    while let Some(news) = watching.message().await.map_err(|e| context.status(e))? {
+        let waited = SystemClock.uptime().saturating_sub(started);
+        let bounded = news.unseen_refuse_in_ms > 0
+            || news.instances.iter().any(|i| !i.best_effort && !holds(i, seq));
+        if news.holds_everywhere || (!bounded && waited >= PATIENCE) {
+            return Ok(news);
+        }
+        context.console.progress(&progress(&news, seq));
+    }
+    let cut = anyhow::anyhow!("the broker ended before it was known whether it holds everywhere");
+    Err(Refused::new(Exit::Unavailable, cut).next("dayfly status"))
+}
+
+/// Says what is true at the end; an error where it does not hold everywhere.
+fn finish(
+    console: &Console,
+    last: &v1::WatchEnforcementResponse,
+    seq: u64,
+    grants: &[String],
+    started: Duration,
+) -> Result<(), Refused> {
+    let (now, took) = (SystemClock.now(), SystemClock.uptime().saturating_sub(started));
+    let since = last.holds_everywhere.then(|| now.to_string());
+    console.result(
+        || match &since {
+            Some(since) => {
+                let summary = progress(last, seq);
+                format!("{GOOD}holds everywhere{GOOD:#} since {since}, {took:.0?} on: {summary}")
+            }
+            None => format!("{BAD}does not hold everywhere{BAD:#}: {}", progress(last, seq)),
+        },
+        || {
+            let instances: Vec<Json> = last.instances.iter().map(instance_json).collect();
+            json!({
+                "seq": seq, "ended_grants": grants, "holds_everywhere": last.holds_everywhere,
+                "since": since, "instances": instances,
+            })
+        },
+    );
+    if last.holds_everywhere {
+        return Ok(());
+    }
+    let unbounded = anyhow::anyhow!("instances that opted out of refusing do not answer");
+    Err(Refused::new(Exit::Unavailable, unbounded).next("stop them, or wait for the token's end"))
+}
+
+/// `effective on 41 of 42; gateway/orders/2 silent for 1.8 s, refuses by itself in 3.2 s`.
+fn progress(news: &v1::WatchEnforcementResponse, seq: u64) -> String {
+    let effective = news.instances.iter().filter(|i| i.enforced_seq >= seq).count();
+    let mut text = format!("effective on {effective} of {}", news.instances.len());
+    for instance in news.instances.iter().filter(|i| i.enforced_seq < seq) {
+        text.push_str("; ");
+        text.push_str(&name(instance));
+        text.push(' ');
+        text.push_str(&silence(instance));
+    }
+    if news.unseen_refuse_in_ms > 0 {
+        let left = seconds(news.unseen_refuse_in_ms);
+        text.push_str(&format!("; instances of before the broker's start refuse within {left}"));
+    }
+    text
+}
+
+fn holds(instance: &InstanceStatus, seq: u64) -> bool {
+    instance.enforced_seq >= seq || (instance.refuses_in_ms < 0 && !instance.best_effort)
+}
+
+pub(super) fn silence(instance: &InstanceStatus) -> String {
+    let silent = format!("silent for {}", seconds(instance.silent_for_ms));
+    if instance.best_effort {
+        format!("{silent}, opted out of refusing: nothing bounds it")
+    } else if instance.refuses_in_ms < 0 {
+        format!("{silent}, refuses by itself")
+    } else {
+        format!("{silent}, refuses by itself in {}", seconds(instance.refuses_in_ms))
+    }
+}
+
+/// `gateway/orders/2`: the path of the gateway and the name of the process.
+pub(super) fn name(instance: &InstanceStatus) -> String {
+    let path = instance.gateway.splitn(4, '/').nth(3).unwrap_or(&instance.gateway);
+    format!("{path}/{}", instance.instance)
+}
+
+pub(super) fn seconds(ms: i64) -> String {
+    let ms = ms.unsigned_abs();
+    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+}
+
+pub(super) fn instance_json(instance: &InstanceStatus) -> Json {
+    let InstanceStatus {
+        gateway,
+        instance,
+        enforced_seq,
+        silent_for_ms,
+        refuses_in_ms,
+        max_staleness_ms,
+        connected,
+        best_effort,
+    } = instance;
+    json!({
+        "gateway": gateway, "instance": instance, "enforced_seq": enforced_seq,
+        "silent_for_ms": silent_for_ms, "max_staleness_ms": max_staleness_ms,
+        "refuses_in_ms": (*refuses_in_ms >= 0 && !best_effort).then_some(refuses_in_ms),
+        "refuses_by_itself": *refuses_in_ms < 0 && !best_effort,
+        "connected": connected, "best_effort": best_effort,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(n: u8, enforced_seq: u64, refuses_in_ms: i64) -> InstanceStatus {
+        InstanceStatus {
+            gateway: "spiffe://shop.test/gateway/orders".into(),
+            instance: n.to_string(),
+            enforced_seq,
+            silent_for_ms: 1_840,
+            refuses_in_ms,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn progress_says_what_is_true_of_each_instance_that_is_behind() {
+        let opted_out = InstanceStatus { best_effort: true, ..instance(4, 1, -1) };
+        let instances =
+            vec![instance(1, 7, 10), instance(2, 6, 3_210), instance(3, 0, -1), opted_out];
+        assert!(!holds(&instances[1], 7) && holds(&instances[2], 7) && !holds(&instances[3], 7));
+        let news = v1::WatchEnforcementResponse { instances, ..Default::default() };
+        assert_eq!(
+            progress(&news, 7),
+            "effective on 1 of 4; gateway/orders/2 silent for 1.8 s, refuses by itself in 3.2 s; \
+             gateway/orders/3 silent for 1.8 s, refuses by itself; \
+             gateway/orders/4 silent for 1.8 s, opted out of refusing: nothing bounds it"
+        );
+    }
+}
