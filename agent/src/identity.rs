@@ -306,3 +306,6 @@ pub fn pem(certificates: &[CertificateDer<'_>]) -> String {
 fn der(bytes: &bytes::Bytes) -> CertificateDer<'static> {
     CertificateDer::from(bytes.to_vec())
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,3 +21,6 @@ pub mod ticket;
 
 pub mod client;
 pub mod grant;
+
+#[cfg(test)]
+mod testing;

@@ -209,3 +209,6 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithPeer<S> {
         self.service.call(request)
     }
 }
+
+#[cfg(test)]
+mod tests;

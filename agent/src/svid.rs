@@ -217,3 +217,6 @@ fn uri<'a>(name: &GeneralName<'a>) -> Option<&'a str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

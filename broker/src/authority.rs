@@ -314,3 +314,6 @@ fn set_life(params: &mut CertificateParams, from: Timestamp, until: Timestamp) {
     params.not_before = first_day + Duration::from_secs(from.as_secs());
     params.not_after = first_day + Duration::from_secs(until.as_secs());
 }
+
+#[cfg(test)]
+mod tests;

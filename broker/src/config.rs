@@ -132,7 +132,7 @@ impl Config {
         let text = files::read_text(path)?;
         let mut written: Written = toml::from_str(&text).map_err(|error| {
             let line = error.span().and_then(|span| text.get(..span.start));
-            let line = line.map_or(1, |before| before.lines().count().max(1));
+            let line = line.map_or(0, |before| before.matches('\n').count()).saturating_add(1);
             let reason = format!("line {line}: {}", error.message().trim_end());
             ConfigError::Syntax { path: path.to_owned(), reason }
         })?;

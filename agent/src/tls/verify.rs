@@ -68,9 +68,10 @@ fn refusal(error: SvidError) -> Error {
     match error {
         SvidError::Malformed | SvidError::ChainTooLong => CertificateError::BadEncoding.into(),
         SvidError::Expired => CertificateError::Expired.into(),
-        SvidError::TrustDomain | SvidError::Path(webpki::Error::UnknownIssuer) => {
-            CertificateError::UnknownIssuer.into()
-        }
+        SvidError::TrustDomain
+        | SvidError::Path(
+            webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey,
+        ) => CertificateError::UnknownIssuer.into(),
         SvidError::UriNames(_)
         | SvidError::Id(_)
         | SvidError::Authority

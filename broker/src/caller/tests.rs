@@ -1,0 +1,196 @@
+//! Every method has a rule, and every rule keeps out whom it does not mean.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use dayfly_verifier::time::{SystemClock, Timestamp};
+use prost::Message as _;
+use tonic::Code;
+
+use super::*;
+use crate::core::directory::{Person, WorkloadRule};
+use crate::journal::Memory;
+use crate::random::SystemRandom;
+
+/// The methods of the interface, from its descriptors.
+fn methods() -> BTreeSet<String> {
+    let decode = |bytes| prost_types::FileDescriptorSet::decode(bytes).unwrap().file;
+    let ours = decode(dayfly_proto::v1::DESCRIPTORS);
+    let health = decode(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let reflection = decode(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET);
+    let files = ours.iter().chain(&health).chain(&reflection);
+    let mut paths = BTreeSet::new();
+    for file in files {
+        for service in &file.service {
+            for method in &service.method {
+                let (package, service) = (file.package(), service.name());
+                paths.insert(format!("/{package}.{service}/{}", method.name()));
+            }
+        }
+    }
+    paths
+}
+
+#[test]
+fn a40_every_method_has_exactly_one_rule_and_every_rule_a_method() {
+    let ruled: Vec<String> = RULES.iter().map(|(path, _)| (*path).to_owned()).collect();
+    let distinct: BTreeSet<String> = ruled.iter().cloned().collect();
+    assert_eq!(ruled.len(), distinct.len(), "a method has two rules");
+    assert_eq!(distinct, methods());
+}
+
+#[test]
+fn a40_what_has_no_rule_is_refused_in_any_spelling() {
+    for path in [
+        "",
+        "/",
+        "/dayfly.v1.OperatorService/",
+        "/dayfly.v1.OperatorService/revoke",
+        "//dayfly.v1.OperatorService/Revoke",
+        "/dayfly.v1.OperatorService/Revoke/",
+        "/dayfly.v1.OperatorService/Revoke?x",
+        "/dayfly.v2.OperatorService/Revoke",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ] {
+        assert_eq!(rule(path), None, "{path}");
+    }
+}
+
+fn id(name: &str) -> SpiffeId {
+    format!("spiffe://shop.test/{name}").parse().unwrap()
+}
+
+fn directory() -> Directory {
+    let person = |name: &str, roles: &[Role]| {
+        let roles = roles.iter().copied().collect();
+        let ids = BTreeSet::from([id(&format!("person/{name}"))]);
+        (name.parse().unwrap(), Person { ids, roles, ..Person::default() })
+    };
+    let workloads = |ids: &str| WorkloadRule {
+        ids: ids.parse().unwrap(),
+        groups: BTreeSet::new(),
+        owners: BTreeSet::new(),
+        operators: BTreeSet::new(),
+        exclusive: false,
+    };
+    Directory {
+        people: BTreeMap::from([
+            person("plain", &[]),
+            person("operator", &[Role::Operator]),
+            person("auditor", &[Role::Auditor]),
+            person("admin", &[Role::PolicyAdmin]),
+        ]),
+        workloads: vec![
+            workloads("spiffe://shop.test/agent/**"),
+            workloads("spiffe://shop.test/gateway/both"),
+        ],
+        gateways: BTreeSet::from([id("gateway/orders"), id("gateway/both")]),
+        bundle_signatures: 0,
+    }
+}
+
+#[test]
+fn each_rule_admits_those_whom_it_means_and_nobody_else() {
+    const ALL: [&str; 9] = [
+        "agent/a",
+        "agent",
+        "gateway/orders",
+        "gateway/both",
+        "person/plain",
+        "person/operator",
+        "person/auditor",
+        "person/admin",
+        "stranger",
+    ];
+    let people = &ALL[4..8];
+    let cases: [(Rule, &[&str]); 8] = [
+        (Rule::Joiner, &[]),
+        (Rule::Anyone, &ALL),
+        (Rule::Workload, &["agent/a", "gateway/both"]),
+        (Rule::Person, people),
+        (Rule::Operator, &["person/operator"]),
+        (Rule::Overseer, &["person/operator", "person/auditor"]),
+        (Rule::Auditor, &["person/auditor"]),
+        (Rule::Gateway, &["gateway/orders", "gateway/both"]),
+    ];
+    let directory = directory();
+    for (rule, meant) in cases {
+        let admitted: Vec<_> =
+            ALL.into_iter().filter(|name| rule.admits(&id(name), &directory)).collect();
+        assert_eq!(admitted, meant, "{rule:?}");
+    }
+}
+
+async fn door() -> (tempfile::TempDir, Door) {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::found("shop.test", dir.path(), SystemClock.now()).unwrap();
+    let (joins, random) = (Arc::new(Memory::default()), Arc::new(SystemRandom));
+    let authority = Authority::open("shop.test", dir.path(), joins, random).await.unwrap();
+    let directory = Arc::new(directory());
+    let known = Known {
+        judge: Box::new(move || directory.clone()),
+        authority: Arc::new(authority),
+        clock: Arc::new(SystemClock),
+    };
+    (dir, Door::Mutual(Arc::new(known)))
+}
+
+fn peer(name: &str, until: Timestamp) -> Peer {
+    Peer { id: id(name), key: None, key_digest: [0; 32], from: Timestamp::default(), until }
+}
+
+#[tokio::test]
+async fn a39_without_a_certificate_in_force_no_method_is_reached() {
+    let (_dir, door) = door().await;
+    let now = SystemClock.now();
+    for (path, rule) in RULES {
+        let refused = door.admit(path, None).unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{path}");
+        let ended = peer("person/operator", now);
+        assert_eq!(door.admit(path, Some(&ended)).unwrap_err().code(), Code::Unauthenticated);
+        let joining = Door::Join.admit(path, None).is_ok();
+        assert_eq!(joining, *rule == Rule::Joiner, "{path}: joining is all that needs none");
+    }
+}
+
+#[tokio::test]
+async fn a40_a_stranger_reaches_nothing_but_health_and_renewal() {
+    let (_dir, door) = door().await;
+    let later = SystemClock.now().plus(Duration::from_secs(60));
+    let open: Vec<_> = RULES
+        .iter()
+        .filter(|(path, _)| door.admit(path, Some(&peer("stranger", later))).is_ok())
+        .map(|(path, _)| *path)
+        .collect();
+    assert_eq!(
+        open,
+        [
+            "/dayfly.v1.IdentityService/Renew",
+            "/grpc.health.v1.Health/Check",
+            "/grpc.health.v1.Health/Watch",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        ]
+    );
+    let unlisted = door.admit("/dayfly.v1.OperatorService/Nothing", Some(&peer("stranger", later)));
+    assert!(unlisted.is_err());
+}
+
+#[tokio::test]
+async fn a_role_counts_only_as_long_as_the_newest_state_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::found("shop.test", dir.path(), SystemClock.now()).unwrap();
+    let (joins, random) = (Arc::new(Memory::default()), Arc::new(SystemRandom));
+    let authority = Authority::open("shop.test", dir.path(), joins, random).await.unwrap();
+    let published = Arc::new(arc_swap::ArcSwap::from_pointee(directory()));
+    let newest = published.clone();
+    let door = Door::Mutual(Arc::new(Known {
+        judge: Box::new(move || newest.load_full()),
+        authority: Arc::new(authority),
+        clock: Arc::new(SystemClock),
+    }));
+    let operator = peer("person/operator", SystemClock.now().plus(Duration::from_secs(60)));
+    let revoke = || door.admit("/dayfly.v1.OperatorService/Revoke", Some(&operator));
+    assert!(revoke().is_ok());
+    published.store(Arc::default());
+    assert!(revoke().is_err());
+}
