@@ -16,8 +16,8 @@ use crate::core::decide::decide;
 use crate::core::denial::Denial;
 use crate::core::event::{Actor, Entry, Event, Head};
 use crate::core::limits::Limits;
-use crate::core::state::{Corrupt, State};
-use crate::journal::{Journal, JournalError, NotThatHead, Recorded, StoredEntry};
+use crate::core::state::State;
+use crate::journal::{Journal, JournalError, NotThatHead, Recorded, Replay, StoredEntry};
 
 /// The most commands that are decided and made durable together.
 const BATCH: usize = 256;
@@ -333,15 +333,12 @@ impl Deciding {
 
     /// Folds all that the log has beyond the published state, and says whether `sought` was in it.
     async fn follow(&mut self, sought: Option<Head>) -> Result<bool, JournalError> {
-        let mut state = State::clone(&self.base);
+        let mut replay = Replay::from(State::clone(&self.base));
         let (mut found, mut receipt) = (false, None);
         loop {
-            let entries = self.journal.read(&state.head, CHUNK).await?;
+            let entries = self.journal.read(&replay.state().head, CHUNK).await?;
             for stored in &entries {
-                let entry = stored.decode(&state.head)?;
-                state.apply(*stored.head(), &entry).map_err(|Corrupt { seq, rule }| {
-                    JournalError::Corrupt { seq, rule: format!("cannot stand there: {rule}") }
-                })?;
+                replay.push_stored(stored)?;
                 found |= sought == Some(*stored.head());
             }
             receipt = entries.last().and_then(|last| last.project(|e| Some(e.head()))).or(receipt);
@@ -350,7 +347,7 @@ impl Deciding {
             }
         }
         if let Some(receipt) = receipt {
-            self.publish(&receipt, state)?;
+            self.publish(&receipt, replay.into_state())?;
         }
         Ok(found)
     }

@@ -102,18 +102,6 @@ pub fn chain(after: &Head, entries: &[Entry]) -> Result<Vec<StoredEntry>, Journa
     Ok(chained)
 }
 
-/// Recomputes the chain over what `log` yields, from the first entry on: the head that it ends in.
-/// The error names the first entry that is not what the chain vouches for.
-pub fn verify(log: impl IntoIterator<Item = (Head, Arc<[u8]>)>) -> Result<Head, JournalError> {
-    let mut head = Head::ORIGIN;
-    for (claimed, bytes) in log {
-        let entry = StoredEntry::read_back(&head, claimed, bytes)?;
-        entry.decode(&head)?;
-        head = claimed;
-    }
-    Ok(head)
-}
-
 /// Refuses entries that do not continue `after`, as a journal must before it appends them.
 pub(super) fn check(after: &Head, entries: &[StoredEntry]) -> Result<Head, JournalError> {
     let mut head = *after;

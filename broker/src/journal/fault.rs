@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use dayfly_verifier::id::Seq;
 use tokio::sync::watch;
 
 use super::{Journal, JournalError, Recorded, StoredEntry};
@@ -112,6 +113,11 @@ impl<J: Journal> Journal for Faulty<J> {
     ) -> Result<Vec<Recorded<StoredEntry>>, JournalError> {
         self.reachable()?;
         self.inner.read(after, limit).await
+    }
+
+    async fn head_at(&self, seq: Seq) -> Result<Option<Recorded<Head>>, JournalError> {
+        self.reachable()?;
+        self.inner.head_at(seq).await
     }
 
     async fn confirm(&self) -> Result<Recorded<Head>, JournalError> {

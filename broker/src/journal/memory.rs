@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use dayfly_verifier::id::{BundleDigest, TextDigest};
+use dayfly_verifier::id::{BundleDigest, Seq, TextDigest};
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use tokio::sync::watch;
@@ -101,6 +101,15 @@ impl Journal for Memory {
         limit: usize,
     ) -> Result<Vec<Recorded<StoredEntry>>, JournalError> {
         Ok(self.kept().after(after)?.iter().take(limit).cloned().map(Recorded::new).collect())
+    }
+
+    async fn head_at(&self, seq: Seq) -> Result<Option<Recorded<Head>>, JournalError> {
+        let before = usize::try_from(seq.0).ok().map(|count| count.checked_sub(1));
+        Ok(match before {
+            Some(None) => Some(Recorded::new(Head::ORIGIN)),
+            Some(Some(place)) => self.kept().log.get(place).map(|e| Recorded::new(*e.head())),
+            None => None,
+        })
     }
 
     async fn confirm(&self) -> Result<Recorded<Head>, JournalError> {

@@ -3,6 +3,7 @@
 
 mod chain;
 mod recorded;
+mod replay;
 mod side;
 mod stored;
 
@@ -16,13 +17,15 @@ use tokio::sync::watch;
 
 #[cfg(test)]
 pub(crate) use chain::tests_link;
-pub use chain::{StoredEntry, chain, verify};
+pub use chain::{StoredEntry, chain};
 pub use fault::{Faulty, Plan};
 pub use memory::Memory;
 pub use recorded::{NotThatHead, Recorded};
+pub use replay::Replay;
 pub use side::{Bundles, FreeText, Invitation, Joins, MAX_TEXT_BYTES, Renewal, Texts};
 pub use sqlite::Sqlite;
 pub use stored::VERSION as FORMAT;
+pub use stored::decode;
 
 use crate::core::event::Head;
 
@@ -49,6 +52,9 @@ pub trait Journal: Send + Sync {
         after: &Head,
         limit: usize,
     ) -> Result<Vec<Recorded<StoredEntry>>, JournalError>;
+
+    /// The head as it was when `seq` was its place; `None` if the log does not reach that far.
+    async fn head_at(&self, seq: Seq) -> Result<Option<Recorded<Head>>, JournalError>;
 
     /// The head, as of a moment after this call began, with the durability of an append: it fails
     /// where an append would fail. An append of unknown outcome has stood, or never will, once
@@ -81,21 +87,25 @@ pub enum JournalError {
     #[error("the log does not contain the head at {0}: it is not the log that was followed")]
     Diverged(Seq),
     /// The log, or what is kept beside it, is not what was written. It is never mended.
-    #[error("entry {seq} {rule}")]
+    #[error("{} {rule}", place(*seq))]
     Corrupt {
-        /// The first entry that is wrong.
+        /// The first entry that is wrong; 0 where it is none by itself.
         seq: Seq,
         /// What is wrong with it.
         rule: String,
     },
     /// The log was written by a later version. An older one must not guess what it means.
-    #[error("entry {seq} was written by a later version: {what}")]
+    #[error("{} was written by a later version: {what}", place(*seq))]
     Future {
-        /// The first entry that is not understood.
+        /// The first entry that is not understood; 0 where it is none by itself.
         seq: Seq,
         /// What was met.
         what: String,
     },
+}
+
+fn place(seq: Seq) -> String {
+    if seq.0 == 0 { "the journal".into() } else { format!("entry {seq}") }
 }
 
 impl JournalError {

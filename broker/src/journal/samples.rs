@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_verifier::claims::Claims;
@@ -16,6 +17,7 @@ use dayfly_verifier::scope::{Constraint, Limit, Right, Scope, Value};
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 
+use super::{JournalError, StoredEntry};
 use crate::core::directory::{Directory, Person, Role, WorkloadRule};
 use crate::core::event::{
     Actor, Answer, Decision, End, Entry, Event, Evidence, Head, Target, TaskOutcome, Terms,
@@ -44,6 +46,16 @@ fn signer() -> SignerKey {
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOpKbHPpNbUPSPXTYWbTTB9RIuSvYRm4ylW2f2x8VyQU"
         .parse()
         .unwrap()
+}
+
+/// The head of the chain over `log`, or the first entry that it does not vouch for.
+pub(crate) fn verify(
+    log: impl IntoIterator<Item = (Head, Arc<[u8]>)>,
+) -> Result<Head, JournalError> {
+    log.into_iter().try_fold(Head::ORIGIN, |head, (claimed, bytes)| {
+        StoredEntry::read_back(&head, claimed, bytes)?.decode(&head)?;
+        Ok(claimed)
+    })
 }
 
 /// An entry that opens a log.

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use dayfly_verifier::id::KeyId;
+use dayfly_verifier::id::{KeyId, Seq};
 use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -67,6 +67,10 @@ impl Journal for Gate {
         limit: usize,
     ) -> Result<Vec<Recorded<StoredEntry>>, JournalError> {
         self.inner().read(after, limit).await
+    }
+
+    async fn head_at(&self, seq: Seq) -> Result<Option<Recorded<Head>>, JournalError> {
+        self.inner().head_at(seq).await
     }
 
     async fn confirm(&self) -> Result<Recorded<Head>, JournalError> {

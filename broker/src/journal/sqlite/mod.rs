@@ -209,6 +209,13 @@ impl Journal for Sqlite {
         .await
     }
 
+    async fn head_at(&self, seq: Seq) -> Result<Option<Recorded<Head>>, JournalError> {
+        if seq.0 == 0 {
+            return Ok(Some(Recorded::new(Head::ORIGIN)));
+        }
+        self.look(move |tx| Ok(entry_head(tx, seq)?.map(Recorded::new))).await
+    }
+
     async fn confirm(&self) -> Result<Recorded<Head>, JournalError> {
         // A write, not a read: it fails where an append would, and it takes the place in the
         // write-ahead log of a commit that failed half-way, so that no crash completes that one.
@@ -252,8 +259,8 @@ fn check_schema(connection: &Connection) -> Result<(), JournalError> {
     let application = pragma("application_id").map_err(failed)?;
     let version = pragma("user_version").map_err(failed)?;
     match version.cmp(&SCHEMA_VERSION) {
-        _ if application != APPLICATION_ID => Err(corrupt("is in a file that is not a journal")),
-        std::cmp::Ordering::Less => Err(corrupt("is in a file without the tables of a journal")),
+        _ if application != APPLICATION_ID => Err(corrupt("is in a file of another kind")),
+        std::cmp::Ordering::Less => Err(corrupt("is in a file without its tables")),
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Greater => {
             Err(JournalError::Future { seq: Seq(0), what: format!("schema version {version}") })
@@ -272,7 +279,7 @@ fn check_head(connection: &Connection) -> Result<(), JournalError> {
     if head_row(connection)? == last.unwrap_or(Head::ORIGIN) {
         Ok(())
     } else {
-        Err(corrupt("is not where the head says that the log ends"))
+        Err(corrupt("does not end where its head says"))
     }
 }
 
@@ -305,14 +312,17 @@ fn contains(connection: &Connection, head: &Head) -> Result<(), JournalError> {
     if *head == Head::ORIGIN {
         return Ok(());
     }
+    let there = entry_head(connection, head.seq)?;
+    if there == Some(*head) { Ok(()) } else { Err(JournalError::Diverged(head.seq)) }
+}
+
+/// The head that the entry at `seq` made; `None` if there is none.
+fn entry_head(connection: &Connection, seq: Seq) -> Result<Option<Head>, JournalError> {
+    let Ok(seq) = i64::try_from(seq.0) else { return Ok(None) };
     let select = "SELECT epoch, seq, hash FROM entry WHERE seq = ?1";
     let mut select = connection.prepare_cached(select).map_err(failed)?;
-    let there = select
-        .query_row((number(head.seq.0)?,), |row| Ok(head_of(row, [0, 1, 2])))
-        .optional()
-        .map_err(failed)?
-        .transpose()?;
-    if there == Some(*head) { Ok(()) } else { Err(JournalError::Diverged(head.seq)) }
+    let row = select.query_row((seq,), |row| Ok(head_of(row, [0, 1, 2]))).optional();
+    row.map_err(failed)?.transpose()
 }
 
 /// The head in these columns of `row`: epoch, seq, hash.

@@ -69,7 +69,7 @@ pub(super) fn encode(entry: &Entry) -> Result<Vec<u8>, JournalError> {
 
 /// What the stored form at `seq` says. [`JournalError::Future`] for a version or a kind that a
 /// later version wrote, [`JournalError::Corrupt`] for everything else that is not an entry.
-pub(super) fn decode(seq: Seq, bytes: &[u8]) -> Result<Entry, JournalError> {
+pub fn decode(seq: Seq, bytes: &[u8]) -> Result<Entry, JournalError> {
     let corrupt = |rule: String| JournalError::Corrupt { seq, rule };
     if let Some(what) = from_the_future(bytes) {
         return Err(JournalError::Future { seq, what });

@@ -2,7 +2,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::{Journal as _, Memory, StoredEntry, chain as chains, samples, verify};
+use super::super::samples::verify;
+use super::super::{Journal as _, Memory, StoredEntry, chain as chains, samples};
 use super::*;
 use crate::core::event::Head;
 
