@@ -35,8 +35,6 @@ pub enum Rule {
     Operator,
     /// People with the role of operator or auditor.
     Overseer,
-    /// People with the role of auditor.
-    Auditor,
     /// Gateways that it knows.
     Gateway,
 }
@@ -66,7 +64,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/dayfly.v1.GatewayService/Follow", Rule::Gateway),
     ("/dayfly.v1.GatewayService/GetTrust", Rule::Gateway),
     ("/dayfly.v1.GatewayService/Redeem", Rule::Gateway),
-    ("/dayfly.v1.AuditService/Tail", Rule::Auditor),
+    ("/dayfly.v1.AuditService/Tail", Rule::Overseer),
     ("/grpc.health.v1.Health/Check", Rule::Anyone),
     ("/grpc.health.v1.Health/Watch", Rule::Anyone),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Rule::Anyone),
@@ -111,7 +109,6 @@ impl Rule {
             Self::Person => matches!(directory.party(id), Party::Person(_)),
             Self::Operator => has(&[Role::Operator]),
             Self::Overseer => has(&[Role::Operator, Role::Auditor]),
-            Self::Auditor => has(&[Role::Auditor]),
             Self::Gateway => matches!(directory.party(id), Party::Gateway),
         }
     }

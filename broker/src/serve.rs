@@ -13,6 +13,7 @@ use dayfly_agent::tls::Live;
 use dayfly_proto::v1;
 use dayfly_proto::v1::access_service_server::AccessServiceServer;
 use dayfly_proto::v1::approval_service_server::ApprovalServiceServer;
+use dayfly_proto::v1::audit_service_server::AuditServiceServer;
 use dayfly_proto::v1::gateway_service_server::GatewayServiceServer;
 use dayfly_proto::v1::identity_service_server::IdentityServiceServer;
 use dayfly_proto::v1::operator_service_server::OperatorServiceServer;
@@ -24,7 +25,7 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 use crate::api::{
-    Broker, BundleError, LoadedBundle, access, approval, gateway, identity, operator,
+    Broker, BundleError, LoadedBundle, access, approval, audit, gateway, identity, operator,
 };
 use crate::authority::{Authority, AuthorityError, broker_id};
 use crate::caller::{Door, Guard, Known};
@@ -260,6 +261,7 @@ fn routes(broker: &Arc<Broker>) -> Result<(HealthReporter, Routes), ServeError> 
         .add_service(OperatorServiceServer::new(operator::Operator(broker.clone())))
         .add_service(GatewayServiceServer::new(gateway::Gateway::new(broker.clone())))
         .add_service(ApprovalServiceServer::new(approval::Approval(broker.clone())))
+        .add_service(AuditServiceServer::new(audit::Audit::new(broker.clone())))
         .add_service(health_service)
         .add_service(reflection);
     Ok((health, routes.prepare()))

@@ -14,6 +14,7 @@ mod watch;
 
 pub mod access;
 pub mod approval;
+pub mod audit;
 pub mod gateway;
 pub mod identity;
 pub mod operator;

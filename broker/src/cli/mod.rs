@@ -3,6 +3,8 @@
 //! A verb parses its arguments into domain values, does its work through the agent library or
 //! over gRPC, and says what came of it. It decides nothing that the broker decides.
 
+pub mod audit;
+mod audit_line;
 pub mod console;
 pub mod exit;
 pub mod host;
@@ -55,6 +57,7 @@ enum Verb {
     Grants(operate::Grants),
     Revoke(revoke::Revoke),
     Status(operate::ShowStatus),
+    Audit(audit::Audit),
 }
 
 /// What every verb is given.
@@ -90,6 +93,7 @@ fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
         Verb::Grants(verb) => verb.run(context),
         Verb::Revoke(verb) => verb.run(context),
         Verb::Status(verb) => verb.run(context),
+        Verb::Audit(verb) => verb.run(context),
     }
 }
 
