@@ -1,4 +1,10 @@
 //! What a gateway must not believe of a feed, and what it must.
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use std::time::Duration;
 
