@@ -74,6 +74,7 @@ impl ApprovalService for Approval {
             // An erased text is shown as none.
             justification: justification.map(|text| text.body().to_owned()).unwrap_or_default(),
             decisions,
+            person: name.to_string(),
         }))
     }
 

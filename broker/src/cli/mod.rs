@@ -3,12 +3,14 @@
 //! A verb parses its arguments into domain values, does its work through the agent library or
 //! over gRPC, and says what came of it. It decides nothing that the broker decides.
 
+pub mod approve;
 pub mod audit;
 mod audit_line;
 pub mod console;
 pub mod exit;
 pub mod host;
 pub mod operate;
+pub mod pending;
 pub mod policy;
 pub mod revoke;
 
@@ -53,6 +55,11 @@ enum Verb {
     Serve(host::Serve),
     Invite(host::Invite),
     Join(host::Join),
+    Pending(pending::Pending),
+    Show(pending::Show),
+    Approve(Box<approve::Approve>),
+    Deny(approve::Deny),
+    Withdraw(approve::Withdraw),
     Policy(policy::Policy),
     Grants(operate::Grants),
     Revoke(revoke::Revoke),
@@ -89,6 +96,11 @@ fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
         Verb::Serve(verb) => verb.run(context),
         Verb::Invite(verb) => verb.run(context),
         Verb::Join(verb) => verb.run(context),
+        Verb::Pending(verb) => verb.run(context),
+        Verb::Show(verb) => verb.run(context),
+        Verb::Approve(verb) => verb.run(context),
+        Verb::Deny(verb) => verb.run(context),
+        Verb::Withdraw(verb) => verb.run(context),
         Verb::Policy(verb) => verb.run(context),
         Verb::Grants(verb) => verb.run(context),
         Verb::Revoke(verb) => verb.run(context),
