@@ -110,7 +110,6 @@ fn each_rule_admits_those_whom_it_means_and_nobody_else() {
         (Rule::Person, people),
         (Rule::Operator, &["person/operator"]),
         (Rule::Overseer, &["person/operator", "person/auditor"]),
-        (Rule::Auditor, &["person/auditor"]),
         (Rule::Gateway, &["gateway/orders", "gateway/both"]),
     ];
     let directory = directory();
