@@ -16,6 +16,8 @@ use crate::session::OpenError;
 
 /// The `domain` of the `google.rpc.ErrorInfo` in every refusal of a broker.
 pub const DOMAIN: &str = "dayfly.v1";
+/// The member of the metadata of an `ErrorInfo` that marks a fault.
+const INCIDENT: &str = "incident";
 
 /// Defines the reasons that a broker gives, each by its name on the wire.
 macro_rules! reasons {
@@ -51,8 +53,6 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// No policy bundle is in force yet.
-    NotReady = "NOT_READY",
     /// The caller's role does not allow the call.
     NotAllowed = "NOT_ALLOWED",
     /// There is no such thing, or the caller may not know of it.
@@ -101,10 +101,8 @@ reasons! {
     PolicyRefused = "POLICY_REFUSED",
     /// There is as much as there may be.
     LimitReached = "LIMIT_REACHED",
-    /// The broker failed: nothing is known.
-    Fault = "FAULT",
-    /// The broker cannot decide now: nothing is known.
-    Unavailable = "UNAVAILABLE",
+    /// The proof was made at a time that is too far from the broker's.
+    ProofTime = "PROOF_TIME",
 }
 
 /// What a refused caller may do.
@@ -217,12 +215,13 @@ impl From<Status> for Error {
     /// between it and us would make up.
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
-        let info = details.error_info().filter(|info| info.domain == DOMAIN);
-        let Some(info) = info else { return without_reason(status) };
-        let Ok(reason) = info.reason.parse() else { return without_reason(status) };
-        if matches!(reason, Reason::Fault | Reason::Unavailable) {
-            return Self::CouldNotAsk(OpenError::Status(Arc::new(status)));
-        }
+        let Some(info) = details.error_info() else { return without_reason(status) };
+        // What carries an incident is a fault of the broker, which leaves everything open.
+        let fault = info.domain != DOMAIN || info.metadata.contains_key(INCIDENT);
+        let reason = info.reason.parse().ok().filter(|_| !fault);
+        let Some(reason) = reason else {
+            return Self::CouldNotAsk(OpenError::from_status(status));
+        };
         Self::Refused(Refusal {
             reason,
             message: status.message().to_owned(),
@@ -262,8 +261,11 @@ impl Error {
                 | OpenError::Tls(..)
                 | OpenError::Answer(_),
             ) => false,
-            Self::Refused(refusal) => refusal.reason == Reason::NotReady,
-            Self::Ended(_) | Self::StillPending | Self::Invalid(_) | Self::File(_) => false,
+            Self::Refused(_)
+            | Self::Ended(_)
+            | Self::StillPending
+            | Self::Invalid(_)
+            | Self::File(_) => false,
         }
     }
 }
@@ -287,28 +289,30 @@ mod tests {
         }
     }
 
-    fn with_reason(reason: &str, domain: &str) -> Error {
+    fn with_reason(reason: &str, domain: &str, more: &[(&str, &str)]) -> Error {
         let metadata = [("retryable", "true"), ("next_action", "wait")];
+        let metadata = metadata.iter().chain(more);
         let metadata: HashMap<_, _> =
-            metadata.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect();
+            metadata.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let details = ErrorDetails::with_error_info(reason, domain, metadata);
-        Status::with_error_details(Code::FailedPrecondition, "said so", details).into()
+        Status::with_error_details(Code::PermissionDenied, "said so", details).into()
     }
 
     #[test]
     fn a_reason_is_taken_from_the_broker_alone() {
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
-            let unknown = matches!(reason, Reason::Fault | Reason::Unavailable);
-            match with_reason(reason.as_str(), DOMAIN) {
-                Error::Refused(refusal) => {
-                    assert!(!unknown && refusal.reason == *reason && refusal.retryable);
-                    assert_eq!(refusal.next, NextAction::Wait);
-                }
-                error => assert!(unknown && matches!(error, Error::CouldNotAsk(_)), "{reason:?}"),
-            }
+            let Error::Refused(refusal) = with_reason(reason.as_str(), DOMAIN, &[]) else {
+                panic!("{reason:?} is a refusal");
+            };
+            assert!(refusal.reason == *reason && refusal.retryable);
+            assert_eq!(refusal.next, NextAction::Wait);
         }
-        for error in [with_reason("DENIED", "elsewhere"), with_reason("NEW_REASON", DOMAIN)] {
+        for error in [
+            with_reason("DENIED", "elsewhere", &[]),
+            with_reason("NEW_REASON", DOMAIN, &[]),
+            with_reason("DENIED", DOMAIN, &[("incident", "00")]),
+        ] {
             assert!(matches!(error, Error::CouldNotAsk(_)));
         }
     }

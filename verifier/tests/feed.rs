@@ -1,9 +1,5 @@
 //! What a gateway must not believe of a feed, and what it must.
-#![expect(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    reason = "a test may panic"
-)]
+#![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "a test may panic")]
 
 use std::time::Duration;
 

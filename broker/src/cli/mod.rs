@@ -12,7 +12,9 @@ pub mod host;
 pub mod operate;
 pub mod pending;
 pub mod policy;
+pub mod request;
 pub mod revoke;
+pub mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,11 +57,17 @@ enum Verb {
     Serve(host::Serve),
     Invite(host::Invite),
     Join(host::Join),
+    Request(Box<request::Request>),
+    Wait(request::Wait),
+    Exchange(request::Exchange),
+    Complete(request::Complete),
+    Cancel(request::Cancel),
     Pending(pending::Pending),
     Show(pending::Show),
     Approve(Box<approve::Approve>),
     Deny(approve::Deny),
     Withdraw(approve::Withdraw),
+    Token(token::Token),
     Policy(policy::Policy),
     Grants(operate::Grants),
     Revoke(revoke::Revoke),
@@ -101,6 +109,12 @@ fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
         Verb::Approve(verb) => verb.run(context),
         Verb::Deny(verb) => verb.run(context),
         Verb::Withdraw(verb) => verb.run(context),
+        Verb::Request(verb) => verb.run(context),
+        Verb::Wait(verb) => verb.run(context),
+        Verb::Exchange(verb) => verb.run(context),
+        Verb::Complete(verb) => verb.run(context),
+        Verb::Cancel(verb) => verb.run(context),
+        Verb::Token(verb) => verb.run(context),
         Verb::Policy(verb) => verb.run(context),
         Verb::Grants(verb) => verb.run(context),
         Verb::Revoke(verb) => verb.run(context),
