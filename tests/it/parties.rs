@@ -1,0 +1,357 @@
+//! Those who take part, in the test's own process: a workload, an approver, an operator, and a
+//! gateway that serves HTTP behind the layer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router, routing::any};
+use dayfly_agent::render;
+use dayfly_agent::session::Session;
+use dayfly_proto::v1::access_service_client::AccessServiceClient;
+use dayfly_proto::v1::approval_service_client::ApprovalServiceClient;
+use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
+use dayfly_proto::v1::{self, revocation_target};
+use dayfly_verifier::dossier::DECISION_NAMESPACE;
+use dayfly_verifier::feed::client::{self, follow};
+use dayfly_verifier::feed::{Profile, Redeemer, Source};
+use dayfly_verifier::id::{ExchangeId, InstanceId, RequestId, UseId};
+use dayfly_verifier::proof::{ActDigest, DpopCall, HolderCall, HolderProof, make_dpop};
+use dayfly_verifier::request::{Answer, Narrowing};
+use dayfly_verifier::scope::Value;
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
+use dayfly_verifier::tower::{BadCall, Guard, Received};
+use dayfly_verifier::verify::{Call, Config, Verified, Verifier};
+use ed25519_dalek::SigningKey;
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::Status;
+
+use crate::world::{SHOP, World, ssh};
+
+/// Random bytes.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).unwrap();
+    bytes
+}
+
+/// The time of day.
+pub fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// A workload with a holder key.
+#[derive(Clone)]
+pub struct Agent {
+    pub session: Arc<Session>,
+    pub key: SigningKey,
+}
+
+/// A right as text, `read orders/prod/o-17`, and the most that `amount` may be.
+pub fn scope(right: &str, amount: Option<i64>) -> v1::Scope {
+    let (operation, resource) = right.split_once(' ').unwrap();
+    let right = v1::Right { operation: operation.into(), resource: resource.into() };
+    let constraint = |most| v1::Constraint {
+        argument: "amount".into(),
+        limit: Some(v1::constraint::Limit::AtMost(most)),
+    };
+    v1::Scope { rights: vec![right], constraints: amount.map(constraint).into_iter().collect() }
+}
+
+impl Agent {
+    /// The workload `path`, with a key of its own.
+    pub async fn new(world: &World, path: &str) -> Self {
+        Self { session: world.session(path).await, key: SigningKey::from_bytes(&random()) }
+    }
+
+    fn client(&self) -> AccessServiceClient<tonic::transport::Channel> {
+        AccessServiceClient::new(self.session.channel())
+    }
+
+    fn prove(&self, method: &str, id: &str, filing: Option<&[u8; 32]>) -> Option<v1::HolderProof> {
+        let method = format!("dayfly.v1.AccessService/{method}");
+        let request: RequestId = id.parse().unwrap();
+        let identity = self.session.identity();
+        let (method, request) = (method.as_str(), &request);
+        let call = HolderCall { method, request, caller: identity.id(), filing };
+        let HolderProof { at, signature } = HolderProof::make(&self.key, &call, now());
+        let at_ms = i64::try_from(at.as_ms()).unwrap();
+        Some(v1::HolderProof { at_ms, signature: signature.to_vec().into() })
+    }
+
+    /// What asks for `scope`, without its proof.
+    pub fn filing(&self, scope: v1::Scope) -> v1::RequestAccessRequest {
+        v1::RequestAccessRequest {
+            request_id: RequestId::draw(now(), random()).to_string(),
+            principal: String::new(),
+            holder_key: self.key.verifying_key().to_bytes().to_vec().into(),
+            confirm_by_identity: false,
+            audience: format!("{SHOP}/gateway/orders"),
+            scope: Some(scope),
+            task: "case-7".into(),
+            purpose: "customer-support".into(),
+            justification: "the customer asked".into(),
+            lifetime_seconds: 300,
+            uses: 0,
+            proof: None,
+        }
+    }
+
+    /// Files `filing`, proven.
+    pub async fn file(
+        &self,
+        mut filing: v1::RequestAccessRequest,
+    ) -> Result<v1::AccessRequest, Status> {
+        filing.proof = None;
+        let digest = Sha256::digest(filing.encode_to_vec()).into();
+        filing.proof = self.prove("RequestAccess", &filing.request_id, Some(&digest));
+        let answer = self.client().request_access(filing).await?;
+        Ok(answer.into_inner().request.unwrap())
+    }
+
+    /// Asks for `right`.
+    pub async fn ask(&self, right: &str, amount: Option<i64>) -> v1::AccessRequest {
+        self.file(self.filing(scope(right, amount))).await.unwrap()
+    }
+
+    /// Exchanges under a new id.
+    pub async fn exchange(&self, request: &str) -> Result<v1::ExchangeResponse, Status> {
+        self.exchange_as(request, &ExchangeId::draw(now(), random()).to_string()).await
+    }
+
+    /// Exchanges under this id.
+    pub async fn exchange_as(
+        &self,
+        request_id: &str,
+        exchange_id: &str,
+    ) -> Result<v1::ExchangeResponse, Status> {
+        let proof = self.prove("Exchange", request_id, None);
+        let (request_id, exchange_id) = (request_id.to_owned(), exchange_id.to_owned());
+        let message = v1::ExchangeRequest { request_id, exchange_id, proof };
+        Ok(self.client().exchange(message).await?.into_inner())
+    }
+
+    /// Says that the task is done.
+    pub async fn complete(&self, request: &str) -> Result<v1::CompleteResponse, Status> {
+        let message = v1::CompleteRequest {
+            request_id: request.to_owned(),
+            outcome: v1::complete_request::Outcome::Succeeded.into(),
+            proof: self.prove("Complete", request, None),
+        };
+        Ok(self.client().complete(message).await?.into_inner())
+    }
+
+    /// A small refund in production: granted at once, one use.
+    pub async fn small_refund(&self) -> (v1::AccessRequest, v1::ExchangeResponse) {
+        let request = self.ask("refund orders/prod/o-17", Some(500)).await;
+        let token = self.exchange(&request.request_id).await.unwrap();
+        (request, token)
+    }
+
+    /// A right to read in production, approved by `ana`.
+    pub async fn reading(&self, world: &World) -> (v1::AccessRequest, v1::ExchangeResponse) {
+        let request = self.ask("read orders/prod/o-17", None).await;
+        approve(world, "ana", &request.grant_id).await.unwrap();
+        let token = self.exchange(&request.request_id).await.unwrap();
+        (request, token)
+    }
+}
+
+/// The approval of `name`, signed by their key over what their client was shown.
+pub async fn approve(world: &World, name: &str, grant: &str) -> Result<v1::AccessRequest, Status> {
+    let session = world.session(&format!("person/{name}")).await;
+    let mut client = ApprovalServiceClient::new(session.channel());
+    let asked = v1::GetRequestRequest { grant_id: grant.to_owned() };
+    let shown = client.get_request(asked).await?.into_inner();
+    let decision = sign(name, &shown.canonical_request);
+    let grant_id = grant.to_owned();
+    let message =
+        v1::ApproveRequest { grant_id, decision: Some(decision), ..v1::ApproveRequest::default() };
+    Ok(client.approve(message).await?.into_inner().request.unwrap())
+}
+
+/// An approval of the canonical request, by the key of `name`.
+pub fn sign(name: &str, canonical: &[u8]) -> v1::SignedDecision {
+    let shown = render::request(canonical).unwrap();
+    let answer = Answer::Approve(Narrowing::default());
+    let prepared = shown.decide(name.parse().unwrap(), answer, None, now()).unwrap();
+    let hash = ssh_key::HashAlg::Sha512;
+    let signature = ssh(name).sign(DECISION_NAMESPACE, hash, prepared.bytes()).unwrap();
+    v1::SignedDecision {
+        statement: prepared.bytes().to_vec().into(),
+        signature: signature.to_pem(ssh_key::LineEnding::LF).unwrap(),
+    }
+}
+
+/// Revokes as the shop's operator.
+pub async fn revoke(world: &World, target: revocation_target::Target) -> v1::RevokeResponse {
+    let session = world.session("person/olga").await;
+    let target = Some(v1::RevocationTarget { target: Some(target) });
+    let message = v1::RevokeRequest { target, reason: "over".into() };
+    OperatorServiceClient::new(session.channel()).revoke(message).await.unwrap().into_inner()
+}
+
+/// An HTTP service behind the layer.
+pub struct Gateway {
+    pub address: SocketAddr,
+    pub audience: String,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+fn meaning(request: &Received<'_>) -> Result<Call, BadCall> {
+    let segments = request.segments()?;
+    let (operation, order) = match (request.method().as_str(), &segments[..]) {
+        ("GET", ["orders", order]) => ("read", *order),
+        ("POST", ["orders", order, "refund"]) => ("refund", *order),
+        _ => return Err(BadCall::Unknown),
+    };
+    Ok(Call {
+        operation: operation.parse()?,
+        resource: format!("orders/prod/{order}").parse()?,
+        arguments: request.arguments()?,
+    })
+}
+
+impl Gateway {
+    /// The gateway `path`, following the feed of the broker.
+    pub async fn start(world: &World, path: &str, max_staleness: Duration) -> Self {
+        let session = world.session(path).await;
+        let root = world.trust_root().parse().unwrap();
+        let config = client::Config {
+            profile: Profile::new(root, max_staleness, Source::Direct).unwrap(),
+            instance: "one".parse::<InstanceId>().unwrap(),
+            dir: None,
+            brokers: vec![session.channel()],
+        };
+        let clock = Arc::new(SystemClock);
+        let (enforcer, client) = follow(config, clock.clone()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut config = Config::new(format!("{SHOP}/{path}").parse().unwrap());
+        config.base_url = Some(format!("http://{address}").parse().unwrap());
+        let verifier = Arc::new(Verifier::new(config, enforcer, clock, random()));
+        let handler = any(|Extension(verified): Extension<Verified>| async move {
+            verified.call().resource.to_string()
+        });
+        let redeemer = Redeemer::new(vec![session.channel()]);
+        let guard = Guard::new(verifier, meaning).asking(Arc::new(redeemer));
+        let app = Router::new().fallback(handler).layer(guard);
+        let tasks = vec![
+            tokio::spawn(client.run()),
+            tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }),
+        ];
+        Self { address, audience: format!("{SHOP}/{path}"), tasks }
+    }
+
+    /// The URL of a path here.
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// What came back over plain HTTP.
+#[derive(Debug)]
+pub struct Got {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+/// One HTTP call, headers as given.
+pub async fn http(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, String)],
+    body: &str,
+) -> io::Result<Got> {
+    let mut stream = TcpStream::connect(address).await?;
+    let mut sent = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    headers.iter().for_each(|(name, value)| sent.push_str(&format!("{name}: {value}\r\n")));
+    if !body.is_empty() {
+        sent.push_str("content-type: application/json\r\n");
+    }
+    sent.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
+    stream.write_all(sent.as_bytes()).await?;
+    let mut came = Vec::new();
+    stream.read_to_end(&mut came).await?;
+    let came = String::from_utf8_lossy(&came).into_owned();
+    let (head, body) = came.split_once("\r\n\r\n").unwrap_or((&came, ""));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    Ok(Got { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// A call that shows `token` with a proof by `key`, as an honest client makes it.
+pub struct Use<'a> {
+    pub key: &'a SigningKey,
+    pub token: &'a str,
+    pub order: &'a str,
+    /// `None` reads, `Some` refunds that much.
+    pub refund: Option<i64>,
+}
+
+impl Use<'_> {
+    /// Makes the call; once more with the nonce, where the gateway wants one.
+    pub async fn at(&self, gateway: &Gateway) -> Got {
+        let first = self.once(gateway, None).await;
+        let nonce = first.head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("dpop-nonce").then(|| value.to_owned())
+        });
+        match nonce {
+            Some(nonce) if first.status == 401 => self.once(gateway, Some(&nonce)).await,
+            _ => first,
+        }
+    }
+
+    async fn once(&self, gateway: &Gateway, nonce: Option<&str>) -> Got {
+        let (method, path, body, operation) = match self.refund {
+            None => ("GET", format!("/orders/{}", self.order), String::new(), "read"),
+            Some(amount) => {
+                let path = format!("/orders/{}/refund", self.order);
+                ("POST", path, format!("{{\"amount\":{amount}}}"), "refund")
+            }
+        };
+        let arguments = self.refund.map(|amount| ("amount".parse().unwrap(), Value::Int(amount)));
+        let audience: SpiffeId = gateway.audience.parse().unwrap();
+        let act = ActDigest::of(
+            &audience,
+            &operation.parse().unwrap(),
+            &format!("orders/prod/{}", self.order).parse().unwrap(),
+            &arguments.into_iter().collect(),
+        );
+        let url = gateway.url(&path);
+        let call = DpopCall { method, url: &url, act: Some(&act), nonce };
+        let proof = make_dpop(self.key, self.token, &call, now(), random());
+        let headers = [
+            ("authorization", format!("DPoP {}", self.token)),
+            ("dpop", proof),
+            ("dayfly-use", UseId::draw(now(), random()).to_string()),
+        ];
+        http(gateway.address, method, &path, &headers, &body).await.unwrap()
+    }
+
+    /// Calls until the answer has this status: what is to come true does, within the deadline.
+    pub async fn until(&self, gateway: &Gateway, status: u16) -> Got {
+        let deadline = SystemClock.uptime() + Duration::from_secs(20);
+        loop {
+            let answer = self.at(gateway).await;
+            if answer.status == status {
+                return answer;
+            }
+            assert!(SystemClock.uptime() < deadline, "never {status}: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
