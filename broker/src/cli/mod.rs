@@ -7,6 +7,7 @@ pub mod approve;
 pub mod audit;
 mod audit_line;
 pub mod console;
+pub mod demo;
 pub mod exit;
 pub mod host;
 pub mod operate;
@@ -53,6 +54,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Demo(demo::Demo),
     Init(host::Init),
     Serve(host::Serve),
     Invite(host::Invite),
@@ -100,6 +102,7 @@ pub fn main() -> ExitCode {
 
 fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
     match verb {
+        Verb::Demo(verb) => verb.run(context),
         Verb::Init(verb) => verb.run(context),
         Verb::Serve(verb) => verb.run(context),
         Verb::Invite(verb) => verb.run(context),
