@@ -28,7 +28,7 @@ use crate::grant::{Grant, Held};
 use crate::session::Session;
 use crate::ticket::{Ask, Ticket, fill};
 
-/// How long a call is sent again while nobody answers.
+/// How long a call is sent again while nobody answers, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(5);
@@ -51,6 +51,7 @@ pub enum Outcome {
 pub struct Client {
     way: Way,
     clock: Arc<dyn Clock>,
+    patience: Duration,
 }
 
 #[derive(Clone)]
@@ -64,13 +65,19 @@ impl Client {
     #[must_use]
     pub fn new(session: Arc<Session>) -> Self {
         let clock = session.live().clock().clone();
-        Self { way: Way::Session(session), clock }
+        Self { way: Way::Session(session), clock, patience: PATIENCE }
     }
 
     /// Over a channel whose other end knows the caller as `caller`.
     #[must_use]
     pub fn over(channel: Channel, caller: SpiffeId, clock: Arc<dyn Clock>) -> Self {
-        Self { way: Way::Channel(channel, caller), clock }
+        Self { way: Way::Channel(channel, caller), clock, patience: PATIENCE }
+    }
+
+    /// The same, sending a call again for this long while nobody answers; 10 s by default.
+    #[must_use]
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The time, by this client's clock.
@@ -125,7 +132,7 @@ impl Client {
     pub async fn file(&self, ticket: &Ticket) -> Result<Case, Error> {
         let filing = ticket.filing()?;
         let digest = Sha256::digest(filing.encode_to_vec()).into();
-        let answer = again(|| {
+        let answer = self.again(|| {
             let proof = Some(self.proof(ticket, "RequestAccess", Some(&digest)));
             let filing = v1::RequestAccessRequest { proof, ..filing.clone() };
             let mut service = self.service();
@@ -166,7 +173,7 @@ impl Client {
                 Err(failed) => return Err(failed),
             };
             let patience = match &last {
-                None => PATIENCE,
+                None => self.patience,
                 Some(case) if self.now() < case.pending_until.plus(GRACE) => Duration::MAX,
                 Some(_) => Duration::ZERO,
             };
@@ -207,7 +214,7 @@ impl Client {
     /// The answer is looked at before it is believed: a token for another grant, holder or gateway
     /// is no answer.
     pub async fn exchange(&self, ticket: &Ticket, exchange: &ExchangeId) -> Result<Held, Error> {
-        let answer = again(|| {
+        let answer = self.again(|| {
             let proof = Some(self.proof(ticket, "Exchange", None));
             let (request_id, exchange_id) = (ticket.id().to_string(), exchange.to_string());
             let mut service = self.service();
@@ -247,7 +254,7 @@ impl Client {
             Outcome::Succeeded => v1::complete_request::Outcome::Succeeded,
             Outcome::Failed => v1::complete_request::Outcome::Failed,
         };
-        let answer = again(|| {
+        let answer = self.again(|| {
             let proof = Some(self.proof(ticket, "Complete", None));
             let request_id = ticket.id().to_string();
             let request = v1::CompleteRequest { request_id, outcome: outcome.into(), proof };
@@ -259,7 +266,7 @@ impl Client {
 
     /// Takes the request back, or ends a grant whose task was given up.
     pub async fn cancel(&self, ticket: &Ticket) -> Result<Case, Error> {
-        let answer = again(|| {
+        let answer = self.again(|| {
             let proof = Some(self.proof(ticket, "Cancel", None));
             let request = v1::CancelRequest { request_id: ticket.id().to_string(), proof };
             let mut service = self.service();
@@ -270,7 +277,7 @@ impl Client {
 
     /// The requests and grants of this workload.
     pub async fn list(&self) -> Result<Vec<Case>, Error> {
-        let answer = again(|| {
+        let answer = self.again(|| {
             let mut service = self.service();
             async move { service.list_my_grants(v1::ListMyGrantsRequest {}).await }
         });
@@ -294,6 +301,26 @@ impl Client {
             | Standing::Lapsed => case.decided().ok_or(Error::StillPending)??,
         };
         Grant::new(self.clone(), ticket, &case)
+    }
+
+    /// Sends a call until somebody answers, for as long as this client is patient.
+    async fn again<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut silence = Silence::default();
+        loop {
+            let answer = tokio::time::timeout(CALL, call()).await;
+            let failed = match answer {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) => Error::from(status),
+                Err(_) => timed_out(),
+            };
+            if !failed.is_passing() {
+                return Err(failed);
+            }
+            silence.pause(self.patience, failed).await?;
+        }
     }
 }
 
@@ -319,26 +346,9 @@ impl Silence {
     }
 }
 
-/// Sends a call until somebody answers, for at most [`PATIENCE`].
-async fn again<T, F>(mut call: impl FnMut() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<Response<T>, Status>>,
-{
-    let mut silence = Silence::default();
-    loop {
-        let answer = tokio::time::timeout(CALL, call()).await;
-        let failed = match answer {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(status)) => Error::from(status),
-            Err(_) => timed_out(),
-        };
-        if !failed.is_passing() {
-            return Err(failed);
-        }
-        silence.pause(PATIENCE, failed).await?;
-    }
-}
-
 fn timed_out() -> Error {
     Status::deadline_exceeded("the broker did not answer in time").into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,419 @@
+//! A workload and a broker that says what a test wants it to say.
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow is a failed test")]
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Mutex;
+
+use dayfly_proto::v1::access_service_server::{AccessService, AccessServiceServer};
+use dayfly_verifier::claims::{Claims, Record};
+use dayfly_verifier::id::{Epoch, GrantId, KeyId, RequestDigest, Seq, TokenId};
+use dayfly_verifier::wire::{LocalSigner, mint};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::Request;
+use tonic::transport::{Endpoint, Server};
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::errors::Ended;
+use crate::session::OpenError;
+use crate::ticket::tests::{NOW, ask, ticket};
+
+const CALLER: &str = "spiffe://shop.test/agent/refunds";
+
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(NOW).unwrap()
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// What a watch is told, one after the other; then its stream ends, or stays open.
+#[derive(Clone, Default)]
+struct Told {
+    changes: Vec<v1::AccessRequest>,
+    stays_open: bool,
+}
+
+#[derive(Default)]
+struct Script {
+    watches: VecDeque<Result<Told, Status>>,
+    exchanges: VecDeque<Result<v1::ExchangeResponse, Status>>,
+    files: VecDeque<Result<v1::AccessRequest, Status>>,
+    exchanged: Vec<v1::ExchangeRequest>,
+    filed: Vec<v1::RequestAccessRequest>,
+}
+
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<Script>>);
+
+impl Fake {
+    fn of(script: Script) -> Self {
+        Self(Arc::new(Mutex::new(script)))
+    }
+}
+
+fn absent<T>() -> Result<T, Status> {
+    Err(Status::unavailable("the script is over"))
+}
+
+#[tonic::async_trait]
+impl AccessService for Fake {
+    type WatchRequestStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchRequestResponse, Status>> + Send>>;
+
+    async fn request_access(
+        &self,
+        request: Request<v1::RequestAccessRequest>,
+    ) -> Result<Response<v1::RequestAccessResponse>, Status> {
+        let mut script = self.0.lock().unwrap();
+        script.filed.push(request.into_inner());
+        let request = script.files.pop_front().unwrap_or_else(absent)?;
+        Ok(Response::new(v1::RequestAccessResponse { request: Some(request) }))
+    }
+
+    async fn watch_request(
+        &self,
+        _: Request<v1::WatchRequestRequest>,
+    ) -> Result<Response<Self::WatchRequestStream>, Status> {
+        use tokio_stream::StreamExt as _;
+        let told = self.0.lock().unwrap().watches.pop_front().unwrap_or_else(absent)?;
+        let item = |request| Ok(v1::WatchRequestResponse { request: Some(request) });
+        let changes = tokio_stream::iter(told.changes.into_iter().map(item));
+        Ok(Response::new(match told.stays_open {
+            true => Box::pin(changes.chain(tokio_stream::pending())),
+            false => Box::pin(changes),
+        }))
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<v1::ExchangeRequest>,
+    ) -> Result<Response<v1::ExchangeResponse>, Status> {
+        let mut script = self.0.lock().unwrap();
+        script.exchanged.push(request.into_inner());
+        script.exchanges.pop_front().unwrap_or_else(absent).map(Response::new)
+    }
+
+    async fn complete(
+        &self,
+        _: Request<v1::CompleteRequest>,
+    ) -> Result<Response<v1::CompleteResponse>, Status> {
+        absent()
+    }
+
+    async fn cancel(
+        &self,
+        _: Request<v1::CancelRequest>,
+    ) -> Result<Response<v1::CancelResponse>, Status> {
+        absent()
+    }
+
+    async fn list_my_grants(
+        &self,
+        _: Request<v1::ListMyGrantsRequest>,
+    ) -> Result<Response<v1::ListMyGrantsResponse>, Status> {
+        absent()
+    }
+
+    async fn get_dossier(
+        &self,
+        _: Request<v1::GetDossierRequest>,
+    ) -> Result<Response<v1::GetDossierResponse>, Status> {
+        absent()
+    }
+}
+
+/// A broker that runs; when it is dropped its connections are cut.
+struct Running(Option<tokio::runtime::Runtime>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.take().unwrap().shutdown_background();
+    }
+}
+
+async fn serve(fake: Fake, at: Option<SocketAddr>) -> (SocketAddr, Running) {
+    let at = at.unwrap_or(([127, 0, 0, 1], 0).into());
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let serving = runtime.spawn(async move {
+        // After a restart, the port is free as soon as the one before has let go of it.
+        let listener = loop {
+            match TcpListener::bind(at).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let at = listener.local_addr().unwrap();
+        let serving = Server::builder()
+            .add_service(AccessServiceServer::new(fake))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(serving);
+        at
+    });
+    (serving.await.unwrap(), Running(Some(runtime)))
+}
+
+fn client(at: SocketAddr) -> Client {
+    let channel = Endpoint::from_shared(format!("http://{at}")).unwrap().connect_lazy();
+    Client::over(channel, CALLER.parse().unwrap(), Arc::new(Fixed))
+        .patient_for(Duration::from_millis(300))
+}
+
+fn grant() -> GrantId {
+    GrantId::new([3; 16])
+}
+
+fn request(ticket: &Ticket, standing: v1::Standing) -> v1::AccessRequest {
+    let terms = v1::Terms {
+        from_ms: NOW as i64,
+        until_ms: NOW as i64 + 300_000,
+        scope: ticket.filing().unwrap().scope,
+        ..Default::default()
+    };
+    v1::AccessRequest {
+        request_id: ticket.id().to_string(),
+        grant_id: grant().to_string(),
+        digest: "00".repeat(32),
+        standing: standing.into(),
+        pending_until_ms: NOW as i64 + 300_000,
+        terms: (standing == v1::Standing::Granted).then_some(terms),
+        ..Default::default()
+    }
+}
+
+fn told(changes: Vec<v1::AccessRequest>) -> Result<Told, Status> {
+    Ok(Told { changes, stays_open: false })
+}
+
+async fn wait(ticket: &Ticket, watches: Vec<Result<Told, Status>>) -> Result<Case, Error> {
+    let fake = Fake::of(Script { watches: watches.into(), ..Script::default() });
+    let (at, _running) = serve(fake, None).await;
+    client(at).wait(ticket, Some(Duration::from_secs(20)), |_| {}).await
+}
+
+#[tokio::test]
+async fn every_end_but_a_grant_is_an_error() {
+    use v1::Standing::*;
+    let ticket = ticket();
+    for standing in
+        [RefusedByPolicy, Denied, Expired, Cancelled, Completed, Revoked, Drifted, Lapsed]
+    {
+        let changes = vec![request(&ticket, Pending), request(&ticket, standing)];
+        let ended = wait(&ticket, vec![told(changes)]).await;
+        assert!(matches!(ended, Err(Error::Ended(Ended { .. }))), "{standing:?}");
+    }
+    let case = wait(&ticket, vec![told(vec![request(&ticket, Granted)])]).await.unwrap();
+    assert_eq!(case.standing, Standing::Granted);
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_no_sense_is_never_a_grant() {
+    let ticket = ticket();
+    let granted = request(&ticket, v1::Standing::Granted);
+    let other =
+        v1::AccessRequest { request_id: self::ticket().id().to_string(), ..granted.clone() };
+    let without_terms = v1::AccessRequest { terms: None, ..granted.clone() };
+    let unspecified = v1::AccessRequest { standing: 0, ..granted.clone() };
+    let unknown = v1::AccessRequest { standing: 77, ..granted };
+    for bad in [other, without_terms, unspecified, unknown] {
+        let answer = wait(&ticket, vec![told(vec![bad])]).await;
+        assert!(matches!(answer, Err(Error::CouldNotAsk(OpenError::Answer(_)))));
+    }
+}
+
+#[tokio::test]
+async fn waiting_goes_on_over_ended_streams_and_faults() {
+    let ticket = ticket();
+    let pending = || told(vec![request(&ticket, v1::Standing::Pending)]);
+    let watches = vec![
+        pending(),
+        told(vec![]),
+        Err(Status::unavailable("restarting")),
+        pending(),
+        told(vec![request(&ticket, v1::Standing::Granted)]),
+    ];
+    assert!(wait(&ticket, watches).await.is_ok());
+    let refused = wait(&ticket, vec![pending(), Err(Status::not_found("no such request"))]).await;
+    assert!(matches!(refused, Err(Error::Refused(_))));
+}
+
+#[tokio::test]
+async fn waiting_goes_on_over_a_restart_of_the_broker() {
+    let ticket = ticket();
+    let pending = request(&ticket, v1::Standing::Pending);
+    let watches = VecDeque::from([Ok(Told { changes: vec![pending], stays_open: true })]);
+    let (at, running) = serve(Fake::of(Script { watches, ..Script::default() }), None).await;
+    let (told_once, seen) = oneshot::channel();
+    let waiting = tokio::spawn({
+        let (client, ticket) = (client(at), again_of(&ticket));
+        async move {
+            let mut told_once = Some(told_once);
+            let seen = |_: &Case| {
+                if let Some(told_once) = told_once.take() {
+                    told_once.send(()).unwrap();
+                }
+            };
+            client.wait(&ticket, Some(Duration::from_secs(20)), seen).await
+        }
+    });
+    seen.await.unwrap();
+    drop(running);
+    let watches = VecDeque::from([told(vec![request(&ticket, v1::Standing::Granted)])]);
+    let (_, _running) = serve(Fake::of(Script { watches, ..Script::default() }), Some(at)).await;
+    assert_eq!(waiting.await.unwrap().unwrap().standing, Standing::Granted);
+}
+
+/// The same ticket in another process.
+fn again_of(ticket: &Ticket) -> Ticket {
+    serde_json::from_str(&serde_json::to_string(ticket).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn the_end_of_patience_is_pending_and_an_absent_broker_is_unknown() {
+    let ticket = ticket();
+    let pending = request(&ticket, v1::Standing::Pending);
+    let watches = VecDeque::from([Ok(Told { changes: vec![pending], stays_open: true })]);
+    let (at, _running) = serve(Fake::of(Script { watches, ..Script::default() }), None).await;
+    let waited = client(at).wait(&ticket, Some(Duration::from_millis(300)), |_| {}).await;
+    assert!(matches!(waited, Err(Error::StillPending)));
+
+    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let client = client(nowhere);
+    let exchange = client.draw_exchange().unwrap();
+    assert!(matches!(client.file(&ticket).await, Err(Error::CouldNotAsk(_))));
+    assert!(matches!(client.exchange(&ticket, &exchange).await, Err(Error::CouldNotAsk(_))));
+    assert!(matches!(client.wait(&ticket, None, |_| {}).await, Err(Error::CouldNotAsk(_))));
+    let done = client.complete(&ticket, Outcome::Succeeded).await;
+    assert!(matches!(done, Err(Error::CouldNotAsk(_))));
+}
+
+/// The answer to an exchange with a token of these claims.
+fn answer(claims: &Claims) -> v1::ExchangeResponse {
+    let signer = LocalSigner::new(KeyId(1), &[7; 32], Zeroizing::new([8; 32]));
+    let record = Record { epoch: Epoch::new([1; 16]), seq: Seq(1) };
+    v1::ExchangeResponse {
+        token: mint(claims, &record, &signer).unwrap().expose().to_owned(),
+        token_id: claims.token.to_string(),
+        expires_at_ms: claims.expires_at.as_ms() as i64,
+        grant_id: claims.grant.to_string(),
+    }
+}
+
+fn claims(ticket: &Ticket) -> Claims {
+    Claims {
+        token: TokenId::new([2; 16]),
+        grant: grant(),
+        request: RequestDigest::new([4; 32]),
+        task: ask().task,
+        subject: CALLER.parse().unwrap(),
+        principal: ask().principal,
+        audience: ask().audience,
+        scope: ask().scope,
+        holder: Confirmation::Key(ticket.holder_key().unwrap()),
+        issued_at: Timestamp::from_ms(NOW).unwrap(),
+        expires_at: Timestamp::from_ms(NOW + 120_000).unwrap(),
+        online: false,
+        counted: false,
+        key: KeyId(1),
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_is_retried_under_its_id_with_a_proof_of_the_holder() {
+    let ticket = ticket();
+    let exchanges = VecDeque::from([
+        Err(Status::unavailable("restarting")),
+        Err(Status::unknown("cut")),
+        Ok(answer(&claims(&ticket))),
+    ]);
+    let fake = Fake::of(Script { exchanges, ..Script::default() });
+    let (at, _running) = serve(fake.clone(), None).await;
+    let client = client(at).patient_for(Duration::from_secs(20));
+    let exchange = client.draw_exchange().unwrap();
+    let held = client.exchange(&ticket, &exchange).await.unwrap();
+    assert!(held.claims == claims(&ticket) && held.is_fresh(client.now()));
+    assert!(!held.is_fresh(client.now().plus(Duration::from_secs(80))));
+
+    let sent = std::mem::take(&mut fake.0.lock().unwrap().exchanged);
+    assert_eq!(sent.len(), 3);
+    for sent in sent {
+        assert_eq!(sent.exchange_id, exchange.to_string());
+        let proof = sent.proof.unwrap();
+        let proof = HolderProof {
+            at: Timestamp::from_ms(proof.at_ms as u64).unwrap(),
+            signature: proof.signature.as_ref().try_into().unwrap(),
+        };
+        let caller = CALLER.parse().unwrap();
+        let call = HolderCall {
+            method: "dayfly.v1.AccessService/Exchange",
+            request: ticket.id(),
+            caller: &caller,
+            filing: None,
+        };
+        let key = ticket.holder_key().unwrap();
+        assert_eq!(proof.check(&key, &call, client.now()), Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_was_not_asked_for_is_no_answer() {
+    let ticket = ticket();
+    let good = claims(&ticket);
+    let stranger = Confirmation::Key(self::ticket().holder_key().unwrap());
+    let gateway = "spiffe://shop.test/gateway/other".parse().unwrap();
+    let named = v1::ExchangeResponse { grant_id: "00".repeat(16), ..answer(&good) };
+    for bad in [
+        answer(&Claims { holder: stranger, ..good.clone() }),
+        answer(&Claims { holder: Confirmation::Identity, ..good.clone() }),
+        answer(&Claims { audience: gateway, ..good.clone() }),
+        v1::ExchangeResponse { token: "x".into(), ..answer(&good) },
+        v1::ExchangeResponse { expires_at_ms: 0, ..answer(&good) },
+        named,
+    ] {
+        let exchanges = VecDeque::from([Ok(bad)]);
+        let (at, _running) = serve(Fake::of(Script { exchanges, ..Script::default() }), None).await;
+        let exchange = client(at).draw_exchange().unwrap();
+        let answer = client(at).exchange(&ticket, &exchange).await;
+        assert!(matches!(answer, Err(Error::CouldNotAsk(OpenError::Answer(_)))));
+    }
+}
+
+#[tokio::test]
+async fn a_filing_is_proven_over_what_is_sent() {
+    let ticket = ticket();
+    let pending = request(&ticket, v1::Standing::Pending);
+    let fake = Fake::of(Script { files: VecDeque::from([Ok(pending)]), ..Script::default() });
+    let (at, _running) = serve(fake.clone(), None).await;
+    client(at).file(&ticket).await.unwrap();
+    let mut sent = fake.0.lock().unwrap().filed.pop().unwrap();
+    let proof = sent.proof.take().unwrap();
+    let proof = HolderProof {
+        at: Timestamp::from_ms(proof.at_ms as u64).unwrap(),
+        signature: proof.signature.as_ref().try_into().unwrap(),
+    };
+    let caller = CALLER.parse().unwrap();
+    let check = |sent: &v1::RequestAccessRequest| {
+        let digest = Sha256::digest(sent.encode_to_vec()).into();
+        let call = HolderCall {
+            method: "dayfly.v1.AccessService/RequestAccess",
+            request: ticket.id(),
+            caller: &caller,
+            filing: Some(&digest),
+        };
+        proof.check(&ticket.holder_key().unwrap(), &call, Timestamp::from_ms(NOW).unwrap())
+    };
+    assert_eq!(check(&sent), Ok(()));
+    sent.uses += 1;
+    assert!(check(&sent).is_err());
+}
