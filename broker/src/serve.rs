@@ -161,6 +161,12 @@ impl Opened {
         Ok(Self { broker, deciding, live })
     }
 
+    /// What handlers work with, and the task that decides, without any port.
+    #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (Broker, Deciding) {
+        (self.broker, self.deciding)
+    }
+
     /// Serves until the shutdown that it was opened with begins, and what runs then has ended or
     /// is cut; or until the journal must not be gone on from.
     pub async fn run(self, listeners: Listeners) -> Result<(), ServeError> {

@@ -121,3 +121,6 @@ impl Broker {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! The operator service: bundles, lists, invitations. Who may call it at all is the guard's rule;
+//! what is tested here is what the rules of the core refuse behind it.
+
+use dayfly_proto::v1::operator_service_server::OperatorService as _;
+
+use super::*;
+
+/// The shop's bundle with one change.
+fn changed(file: &str, from: &str, to: &str) -> Vec<v1::BundleFile> {
+    let files = shop();
+    let files = files.iter().map(|(name, content)| {
+        let mut text = String::from_utf8(content.to_vec()).unwrap();
+        if name == file {
+            assert!(text.contains(from), "{file} does not hold {from:?}");
+            text = text.replacen(from, to, 1);
+        }
+        v1::BundleFile { name: name.into(), content: text.into_bytes().into() }
+    });
+    files.collect()
+}
+
+fn tightened() -> Vec<v1::BundleFile> {
+    let forbid = "@id(\"freeze\")\n@reason(\"no refunds today\")\n\
+                  forbid (principal, action == Action::\"refund\", resource);\n";
+    changed("policy.cedar", "// Amounts are in cents.\n", forbid)
+}
+
+impl World {
+    async fn apply(
+        &self,
+        person: &str,
+        files: Vec<v1::BundleFile>,
+        dry_run: bool,
+    ) -> Result<v1::ApplyBundleResponse, Status> {
+        let message = v1::ApplyBundleRequest { files, signatures: Vec::new(), dry_run };
+        let answer = self.operator().apply_bundle(self.by(person, message)).await?;
+        Ok(answer.into_inner())
+    }
+
+    async fn list(&self, filter: v1::ListGrantsRequest) -> Vec<v1::AccessRequest> {
+        let answer = self.operator().list_grants(self.by("olga", filter)).await;
+        answer.unwrap().into_inner().requests
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_refused_changes_nothing_and_tells_every_problem() {
+    let world = World::new().await;
+    let head = world.broker.sequencer.state().head;
+    let misspelt = changed("policy.cedar", "@approvals(\"dba:1\")", "@approval(\"dba:1\")");
+    for dry_run in [true, false] {
+        let status = world.apply("olga", misspelt.clone(), dry_run).await.unwrap_err();
+        assert_eq!(reason(&status), "INVALID");
+        for problem in ["`@approval` is not an annotation", "`@approvals` is missing"] {
+            assert!(status.message().contains(problem), "{}", status.message());
+        }
+        // Nobody else than an operator, not even a policy admin.
+        for person in ["caro", "ana"] {
+            let status = world.apply(person, tightened(), dry_run).await.unwrap_err();
+            assert_eq!(reason(&status), "NOT_FOUND", "{person}");
+        }
+        let missing = tightened()[1..].to_vec();
+        assert_eq!(reason(&world.apply("olga", missing, dry_run).await.unwrap_err()), "INVALID");
+    }
+    let signed =
+        v1::ApplyBundleRequest { files: tightened(), signatures: vec!["x".into()], dry_run: true };
+    let answer = world.operator().apply_bundle(world.by("olga", signed)).await;
+    assert_eq!(refused(answer), "INVALID");
+    assert_eq!(world.broker.sequencer.state().head, head);
+}
+
+#[tokio::test]
+async fn a_tightened_bundle_ends_live_grants_in_the_name_of_its_policy() {
+    let world = World::new().await;
+    let agent = world.agent("agent/a", 1);
+    let refund = world.filing(&agent, 1, "refund orders/prod/o-17");
+    let refund = world.file(&agent, refund).await.unwrap();
+    let pending = world.filing(&agent, 2, "read orders/prod/o-17");
+    let pending = world.file(&agent, pending).await.unwrap();
+    let token = world.exchange(&agent, &refund.request_id, 1).await.unwrap();
+    let head = world.broker.sequencer.state().head;
+
+    let would = world.apply("olga", tightened(), true).await.unwrap();
+    assert_eq!(world.broker.sequencer.state().head, head);
+    let again = world.exchange(&agent, &refund.request_id, 1).await.unwrap();
+    assert_eq!(again.token, token.token);
+
+    let did = world.apply("olga", tightened(), false).await.unwrap();
+    assert_eq!((did.bundle_digest, &did.drifted), (would.bundle_digest, &would.drifted));
+    let [drifted] = &did.drifted[..] else { panic!("{:?}", did.drifted) };
+    assert_eq!(drifted.grant_id, refund.grant_id);
+    assert_eq!((drifted.policy.as_str(), drifted.reason.as_str()), ("freeze", "no refunds today"));
+    for n in [1, 2] {
+        let status = world.exchange(&agent, &refund.request_id, n).await.unwrap_err();
+        assert_eq!(reason(&status), "DRIFTED", "{n}");
+        assert!(status.message().contains("policy `freeze` refuses: no refunds today"));
+    }
+    // What it would still grant goes on.
+    let state = world.broker.sequencer.state();
+    let case = state.own(&agent.id, &pending.request_id.parse().unwrap()).unwrap();
+    assert_eq!(case.standing(world.clock.now()), crate::core::case::Standing::Pending);
+    // And new requests are judged by the new bundle.
+    let late = world.filing(&agent, 3, "refund orders/prod/o-18");
+    let late = world.file(&agent, late).await.unwrap();
+    assert_eq!(late.because, "policy `freeze`: no refunds today");
+    // The same bundle again changes nothing.
+    let head = world.broker.sequencer.state().head;
+    assert!(world.apply("olga", tightened(), false).await.unwrap().drifted.is_empty());
+    assert_eq!(world.broker.sequencer.state().head, head);
+}
+
+#[tokio::test]
+async fn a_list_shows_what_its_filter_admits() {
+    let world = World::new().await;
+    let (agent, other) = (world.agent("agent/a", 1), world.agent("agent/b", 2));
+    let granted = world.filing(&agent, 1, "refund orders/prod/o-17");
+    let granted = world.file(&agent, granted).await.unwrap();
+    let pending = v1::RequestAccessRequest {
+        task: "task-2".into(),
+        ..world.filing(&other, 2, "read orders/prod/o-17")
+    };
+    let pending = world.file(&other, pending).await.unwrap();
+    let ids = |requests: Vec<v1::AccessRequest>| -> std::collections::BTreeSet<String> {
+        requests.into_iter().map(|request| request.grant_id).collect()
+    };
+    let only = |request: &v1::AccessRequest| [request.grant_id.clone()].into();
+    let all = v1::ListGrantsRequest::default();
+    assert_eq!(world.list(all.clone()).await.len(), 2);
+    let standings = vec![v1::Standing::Pending.into()];
+    let filter = v1::ListGrantsRequest { standings, ..all.clone() };
+    assert_eq!(ids(world.list(filter).await), only(&pending));
+    let filter = v1::ListGrantsRequest { workload: agent.id.to_string(), ..all.clone() };
+    assert_eq!(ids(world.list(filter).await), only(&granted));
+    let filter = v1::ListGrantsRequest { task: "task-2".into(), ..all.clone() };
+    assert_eq!(ids(world.list(filter).await), only(&pending));
+    for bad in [0, 99, -1] {
+        let filter = v1::ListGrantsRequest { standings: vec![bad], ..all.clone() };
+        let answer = world.operator().list_grants(world.by("olga", filter)).await;
+        assert_eq!(refused(answer), "INVALID");
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_is_for_an_id_of_the_trust_domain() {
+    let world = World::new().await;
+    let invite = async |id: &str| {
+        let message = v1::CreateJoinRequest { spiffe_id: id.into() };
+        world.operator().create_join(world.by("olga", message)).await
+    };
+    for bad in ["", "agent/a", "spiffe://other.test/agent/a", "spiffe://SHOP.test/agent/a"] {
+        assert_eq!(refused(invite(bad).await), "INVALID", "{bad:?}");
+    }
+    let first = invite("spiffe://shop.test/agent/a").await.unwrap().into_inner();
+    let second = invite("spiffe://shop.test/agent/a").await.unwrap().into_inner();
+    assert!(first.join_string.starts_with("dayfly-join."));
+    assert_ne!(first.join_string, second.join_string);
+    assert_eq!(first.expires_at_ms, i64::try_from(START_MS).unwrap() + 600_000);
+}
