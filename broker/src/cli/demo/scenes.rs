@@ -94,8 +94,9 @@ impl Cast {
 
     /// Asks for a right that needs only `dba`, has it approved, and takes a token for it.
     async fn read_right(&mut self, task: &str) -> anyhow::Result<(Ticket, Case, Held)> {
-        let wish = self.wish("read", "orders/prod/**", None, task)?;
+        let wish = self.wish("read", "orders/prod/o-17", None, task)?;
         let (ticket, case) = self.agent.request(wish).await?;
+        must_stand(&case, Standing::Pending)?;
         self.ana.approve(case.grant, Narrowing::default(), "read only").await?;
         let case = self.agent.wait(&ticket, None, |_| {}).await?;
         let held = self.take(&ticket).await?;
