@@ -13,7 +13,7 @@ use dayfly_verifier::time::{Clock, Timestamp};
 use dayfly_verifier::trust::{ListedKey, Signed, Statement};
 use zeroize::Zeroizing;
 
-use crate::authority::{Authority, AuthorityError};
+use crate::authority::{Authority, AuthorityError, broker_id};
 use crate::core::directory::Role;
 use crate::core::event::{Actor, Entry, Event, Head};
 use crate::journal::{Bundles as _, FORMAT, Journal as _, JournalError, Sqlite, chain};
@@ -95,6 +95,7 @@ impl Founding {
         if file(CONFIG).exists() || file("journal.db").exists() {
             return Err(FoundError::Taken(dir.clone()));
         }
+        broker_id(trust_domain)?;
         let bundle = Bundle::load(bundle_files).map_err(FoundError::Bundle)?;
         let now = clock.now();
         let not_after = now.plus(KEY_LIFE).floor_to_second();

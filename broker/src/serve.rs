@@ -171,11 +171,11 @@ impl Opened {
     /// is cut; or until the journal must not be gone on from.
     pub async fn run(self, listeners: Listeners) -> Result<(), ServeError> {
         let Self { mut broker, deciding, live } = self;
-        if let Ok(bound) = listeners.broker.local_addr()
-            && broker.address.ends_with(":0")
-        {
+        let bound = [&listeners.broker, &listeners.join, &listeners.http].map(address);
+        let [at_broker, at_join, at_http] = bound;
+        if broker.address.ends_with(":0") {
             // The port was left to the system: tell those who join the one that it gave.
-            broker.address = bound.to_string();
+            broker.address.clone_from(&at_broker);
         }
         let broker = Arc::new(broker);
         let shutdown = broker.shutdown.clone();
@@ -226,7 +226,9 @@ impl Opened {
         chores.spawn(async move { hub.run().await });
         let mut deciding = tokio::spawn(deciding.run());
         readiness.set(true);
-        tracing::info!(id = %broker.id, address = broker.address, "serving");
+        tracing::info!(
+            id = %broker.id, broker = at_broker, join = at_join, http = at_http, "serving"
+        );
 
         let ended = tokio::select! {
             () = shutdown.begins() => None,
@@ -253,6 +255,11 @@ impl Opened {
             }
         }
     }
+}
+
+/// Where a listener listens, as it is told.
+fn address(listener: &TcpListener) -> String {
+    listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
 }
 
 /// All services behind the door that wants certificates.

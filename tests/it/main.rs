@@ -1,6 +1,8 @@
 //! The built binary and the rules of the house, from outside.
 
 mod edges;
+mod host;
+mod identities;
 mod parties;
 mod path;
 mod tidy;
