@@ -88,7 +88,6 @@ impl OpenError {
     fn in_handshake(address: &str, error: io::Error) -> Self {
         let address = address.to_owned();
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the library's enum is open")]
         match inner.cloned() {
             None => Self::Unreachable(address, Arc::new(error)),
             Some(rustls::Error::AlertReceived(alert)) => Self::Refused(address, meaning(alert)),

@@ -80,9 +80,7 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let first_day = rcgen::date_time_ymd(1970, 1, 1);
-        params.not_before = first_day + Duration::from_secs(NOW - 60);
-        params.not_after = first_day + Duration::from_secs(NOW + 3600);
+        set_life(&mut params);
         change(&mut params);
         params.signed_by(key, &self.issuer).unwrap().into()
     }
@@ -99,6 +97,13 @@ impl Ca {
     pub(crate) fn live(&self, id: &str, clock: &Arc<ByHand>) -> Live {
         Live::new(self.identity(id), clock.clone())
     }
+}
+
+#[expect(clippy::arithmetic_side_effects, reason = "the time is known")]
+fn set_life(params: &mut CertificateParams) {
+    let first_day = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = first_day + Duration::from_secs(NOW - 60);
+    params.not_after = first_day + Duration::from_secs(NOW + 3600);
 }
 
 pub(crate) fn uri(text: &str) -> SanType {

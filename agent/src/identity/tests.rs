@@ -9,7 +9,7 @@ use crate::testing::{Ca, uri};
 fn svid(ca: &Ca, key: &NewKey, id: &str) -> Svid {
     let csr = rustls_pki_types::CertificateSigningRequestDer::from(key.csr());
     let request = rcgen::CertificateSigningRequestParams::from_der(&csr).unwrap();
-    let chain = vec![ca.sign(&request.public_key, |p| p.subject_alt_names = vec![uri(id)])];
+    let chain = [ca.sign(&request.public_key, |p| p.subject_alt_names = vec![uri(id)])];
     Svid {
         spiffe_id: id.to_owned(),
         chain_der: chain.iter().map(|der| der.to_vec().into()).collect(),
