@@ -133,7 +133,7 @@ impl Opened {
         let live = Live::new(identity, clock.clone());
         let journal: Arc<dyn Journal> = store.clone();
         let (sequencer, deciding) =
-            Sequencer::start(journal.clone(), clock.clone(), config.limits.clone()).await?;
+            Sequencer::start(journal.clone(), clock.clone(), config.limits).await?;
         let store: Arc<dyn Store> = store;
         let bundles = LoadedBundle::default();
         if let Some(digest) = sequencer.state().bundle {
@@ -179,47 +179,10 @@ impl Opened {
         }
         let broker = Arc::new(broker);
         let shutdown = broker.shutdown.clone();
-        let (readiness, metrics) = (Readiness::default(), Metrics::default());
+        let readiness = Readiness::default();
         // Stops the listeners, once readiness has gone false.
         let stop = CancellationToken::new();
-        let (health, routes) = routes(&broker)?;
-        let door = Door::Mutual(Arc::new(Known {
-            judge: Box::new({
-                let sequencer = broker.sequencer.clone();
-                move || sequencer.state().directory.clone()
-            }),
-            authority: broker.authority.clone(),
-            clock: broker.clock.clone(),
-        }));
-        let guarded = |door, routes| {
-            let guard = Guard::new(door, routes);
-            Measured::new(guard, metrics.clone(), broker.clock.clone())
-        };
-        let joining = Routes::new(IdentityServiceServer::new(identity::Identity(broker.clone())));
-        let mut serving = JoinSet::new();
-        let clock = broker.clock.clone();
-        serving.spawn(listen::serve(
-            listeners.broker,
-            live.accept_mutual(&["h2"])?,
-            clock.clone(),
-            guarded(door, routes),
-            stop.clone().cancelled_owned(),
-        ));
-        serving.spawn(listen::serve(
-            listeners.join,
-            live.accept_anyone(&["h2"])?,
-            clock,
-            guarded(Door::Join, joining.prepare()),
-            stop.clone().cancelled_owned(),
-        ));
-        let page = page(&broker, &readiness, metrics.clone());
-        let http = axum::serve(listeners.http, pages(page))
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
-        serving.spawn(async move {
-            if let Err(error) = http.await {
-                tracing::error!(%error, "the HTTP listener ended");
-            }
-        });
+        let (health, mut serving) = serve(&broker, &live, listeners, &readiness, &stop)?;
         let mut chores = JoinSet::new();
         chores.spawn(look_after(broker.clone(), live));
         let hub = broker.hub.clone();
@@ -255,6 +218,52 @@ impl Opened {
             }
         }
     }
+}
+
+/// Serves on all listeners, each in a task of its own, until `stop`.
+fn serve(
+    broker: &Arc<Broker>,
+    live: &Live,
+    listeners: Listeners,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Result<(HealthReporter, JoinSet<()>), ServeError> {
+    let metrics = Metrics::default();
+    let (health, routes) = routes(broker)?;
+    let sequencer = broker.sequencer.clone();
+    let door = Door::Mutual(Arc::new(Known {
+        judge: Box::new(move || sequencer.state().directory.clone()),
+        authority: broker.authority.clone(),
+        clock: broker.clock.clone(),
+    }));
+    let guarded = |door, routes| {
+        let guard = Guard::new(door, routes);
+        Measured::new(guard, metrics.clone(), broker.clock.clone())
+    };
+    let joining = Routes::new(IdentityServiceServer::new(identity::Identity(broker.clone())));
+    let mut serving = JoinSet::new();
+    serving.spawn(listen::serve(
+        listeners.broker,
+        live.accept_mutual(&["h2"])?,
+        broker.clock.clone(),
+        guarded(door, routes),
+        stop.clone().cancelled_owned(),
+    ));
+    serving.spawn(listen::serve(
+        listeners.join,
+        live.accept_anyone(&["h2"])?,
+        broker.clock.clone(),
+        guarded(Door::Join, joining.prepare()),
+        stop.clone().cancelled_owned(),
+    ));
+    let http = axum::serve(listeners.http, pages(page(broker, readiness, metrics.clone())))
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    serving.spawn(async move {
+        if let Err(error) = http.await {
+            tracing::error!(%error, "the HTTP listener ended");
+        }
+    });
+    Ok((health, serving))
 }
 
 /// Where a listener listens, as it is told.

@@ -211,7 +211,6 @@ pub struct Page {
 }
 
 /// `/healthz`: the process runs. `/readyz`: it takes calls. `/metrics`: its numbers.
-#[must_use]
 pub fn pages(page: Page) -> axum::Router {
     let ready = |Shared(page): Shared<Page>| async move {
         match page.readiness.get() {

@@ -225,7 +225,7 @@ async fn an_svid_lives_an_hour_and_says_its_generation() {
     let svid = svid.await.unwrap();
     let at = |secs| {
         let at = founded.now.plus(Duration::from_secs(secs));
-        founded.authority.bundle().check(&[svid.certificate.clone()], Side::Client, at)
+        founded.authority.bundle().check(std::slice::from_ref(&svid.certificate), Side::Client, at)
     };
     assert!(at(3598).is_ok());
     assert_eq!(at(3601), Err(SvidError::Expired));

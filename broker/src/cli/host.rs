@@ -9,7 +9,6 @@ use dayfly_agent::session::{OpenError, Session};
 use dayfly_agent::tls::Identity;
 use dayfly_proto::v1::CreateJoinRequest;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
-use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock, SystemClock, Timestamp};
 use serde_json::json;
@@ -140,8 +139,7 @@ impl Serve {
 impl Invite {
     /// Runs the verb.
     pub fn run(self, context: &Context) -> Result<(), Refused> {
-        let id: SpiffeId =
-            self.id.parse().map_err(|error| Refused::new(Exit::Usage, error_of(error)))?;
+        let id: SpiffeId = self.id.parse().map_err(|error| Refused::new(Exit::Usage, error))?;
         let (string, expires_at) = block_on(async {
             match &self.config {
                 Some(config) => on_this_host(&load(config)?, &id).await,
@@ -162,9 +160,12 @@ async fn on_this_host(config: &Config, id: &SpiffeId) -> Result<(String, String)
     let opened = Authority::open(&config.trust_domain, &keys, Arc::new(store), random);
     let authority = opened.await.map_err(|error| serving(error.into()))?;
     let invited = authority.invite(id, SystemClock.now()).await;
-    let (string, until) = invited.map_err(|error| match error {
-        AuthorityError::Invalid(invalid) => Refused::new(Exit::Usage, error_of(invalid)),
-        error => serving(error.into()),
+    let (string, until) = invited.map_err(|error| {
+        if let AuthorityError::Invalid(invalid) = error {
+            Refused::new(Exit::Usage, invalid)
+        } else {
+            serving(error.into())
+        }
     })?;
     Ok((string.to_text().to_string(), until.to_string()))
 }
@@ -187,9 +188,8 @@ impl Join {
         block_on(async {
             let session = match string {
                 Some(string) => {
-                    let string: JoinString = string
-                        .parse()
-                        .map_err(|error| Refused::new(Exit::Usage, error_of(error)))?;
+                    let string: JoinString =
+                        string.parse().map_err(|error| Refused::new(Exit::Usage, error))?;
                     let joined = join(&string, &broker, &dir, Arc::new(SystemClock)).await;
                     show(context, &dir, &*joined.map_err(|error| context.refused(error))?);
                     None
@@ -240,10 +240,6 @@ fn load(path: &Path) -> Result<Config, Refused> {
             refused
         }
     })
-}
-
-fn error_of(invalid: Invalid) -> anyhow::Error {
-    invalid.into()
 }
 
 fn founding(error: FoundError) -> Refused {
