@@ -1,5 +1,6 @@
 //! The built binary and the rules of the house, from outside.
 
+mod agent_cli;
 mod edges;
 mod host;
 mod identities;
