@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 
+pub use dayfly_agent::errors::{DOMAIN, NextAction};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::proof::ProofFault;
 use tonic::{Code, Status};
@@ -13,33 +14,6 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::core::denial::Denial;
 use crate::random::{Random as _, SystemRandom};
 use crate::sequencer::{Failure, Fault};
-
-/// The `domain` of every [`ErrorInfo`](tonic_types::ErrorInfo) that a broker gives.
-pub const DOMAIN: &str = "dayfly.v1";
-
-/// What a client can do about an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NextAction {
-    /// File a new request, or the same under a new id.
-    Request,
-    /// Wait for what is still going on, then ask again.
-    Wait,
-    /// Ask the same again.
-    Retry,
-    /// Nothing.
-    None,
-}
-
-impl NextAction {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Wait => "wait",
-            Self::Retry => "retry",
-            Self::None => "none",
-        }
-    }
-}
 
 /// The code, the name and the next action of a refusal.
 ///
@@ -84,18 +58,16 @@ pub const fn facts(denial: &Denial) -> (Code, &'static str, NextAction) {
 pub fn denial(denial: &Denial) -> Status {
     let (code, reason, next) = facts(denial);
     // Not even the sentence tells what is not there from what is not shown.
-    let message = match denial {
-        Denial::NotAllowed => Denial::NotFound.to_string(),
-        other => other.to_string(),
+    let hidden = *denial == Denial::NotAllowed;
+    let message = if hidden { Denial::NotFound.to_string() } else { denial.to_string() };
+    let more = if let Denial::Invalid(invalid) = denial {
+        Some(("field", invalid.field.to_string()))
+    } else if let Denial::PolicyRefused(refusal) | Denial::Drifted(refusal) = denial {
+        Some(("policy", refusal.policy.clone()))
+    } else {
+        None
     };
-    let field = match denial {
-        Denial::Invalid(invalid) => Some(("field", invalid.field.to_string())),
-        Denial::PolicyRefused(refusal) | Denial::Drifted(refusal) => {
-            Some(("policy", refusal.policy.clone()))
-        }
-        _ => None,
-    };
-    status(code, reason, next, message, field)
+    status(code, reason, next, message, more)
 }
 
 /// A value in a message that is not what it should be.
@@ -107,13 +79,11 @@ pub fn invalid(invalid: &Invalid) -> Status {
 /// A proof that does not count.
 #[must_use]
 pub fn proof(fault: ProofFault) -> Status {
-    match fault {
-        ProofFault::Time => {
-            let next = NextAction::Retry;
-            status(Code::Unauthenticated, "PROOF_TIME", next, fault.to_string(), None)
-        }
-        _ => denial(&Denial::HolderMismatch),
+    if fault != ProofFault::Time {
+        return denial(&Denial::HolderMismatch);
     }
+    let next = NextAction::Retry;
+    status(Code::Unauthenticated, "PROOF_TIME", next, fault.to_string(), None)
 }
 
 /// What came of a command that was not done: a refusal, or a fault under an incident id.
@@ -179,7 +149,7 @@ fn status(
     };
     let mut metadata = HashMap::from([
         ("retryable".to_owned(), retryable.to_owned()),
-        ("next_action".to_owned(), next.name().to_owned()),
+        ("next_action".to_owned(), next.as_str().to_owned()),
     ]);
     metadata.extend(more.map(|(name, value)| (name.to_owned(), value)));
     let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
@@ -219,6 +189,15 @@ mod tests {
         let status = unavailable(&secret);
         assert!(!format!("{status:?}").contains("secret"));
         assert_eq!(info(&status).0, "UNAVAILABLE");
+    }
+
+    #[test]
+    fn clients_know_every_reason_that_is_a_no() {
+        use dayfly_agent::errors::Reason;
+        let known = |denial| facts(&denial).1.parse::<Reason>().is_ok();
+        assert!(known(Denial::Denied) && known(Denial::Lapsed) && known(Denial::StaleId));
+        // These are no answer: the client must take them for "could not ask".
+        assert!(!known(Denial::NotReady) && !known(Denial::Reevaluate));
     }
 
     #[test]

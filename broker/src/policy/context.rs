@@ -186,12 +186,15 @@ pub(super) fn check_schema(
     problems: &mut Problems,
 ) {
     const SCHEMA: &str = "schema.cedarschema";
-    let conforms = |entity| Entities::from_entities([entity], Some(&rules.schema));
+    let conforms = |entity| {
+        let entities = Entities::from_entities([entity], Some(&rules.schema));
+        entities.map(drop).map_err(|error| detail(&error))
+    };
     for declared in resources.declared() {
         for point in resources.around(declared) {
             if let Err(error) = conforms(point.entity) {
                 let place = format!("`{}`", declared.base);
-                problems.add("resources.toml", place, detail(&error));
+                problems.add("resources.toml", place, error);
                 break;
             }
         }
@@ -203,7 +206,7 @@ pub(super) fn check_schema(
         .map(|rule| member(Kind::Workload, &rule.ids.to_string(), rule.groups.iter()));
     let mut entities = people.chain(bases).flatten();
     if let Some(error) = entities.find_map(|entity| conforms(entity).err()) {
-        problems.add(SCHEMA, "Workload, Person, Group", detail(&error));
+        problems.add(SCHEMA, "Workload, Person, Group", error);
     }
     let operations = resources.declared().flat_map(|declared| &declared.operations);
     for operation in operations.collect::<BTreeSet<_>>() {

@@ -1,6 +1,6 @@
 //! What is refused at the edge, under which name.
 
-use dayfly_verifier::scope::{Constraint, Limit, Right, Value};
+use dayfly_verifier::scope::{Constraint, Limit, Value};
 use proptest::prelude::*;
 
 use super::*;
@@ -121,9 +121,7 @@ proptest! {
         resources in prop::collection::btree_set("[a-z]{1,8}(/[a-z]{1,8}){0,3}(/\\*\\*)?", 1..5),
         limits in prop::collection::btree_set(limit(), 0..5),
     ) {
-        let rights = resources
-            .iter()
-            .map(|resource| Right { operation: "read".parse().unwrap(), resource: resource.parse().unwrap() });
+        let rights = resources.iter().map(|resource| format!("read {resource}").parse().unwrap());
         let constraints = limits
             .into_iter()
             .map(|limit| Constraint { argument: "amount".parse().unwrap(), limit });
@@ -134,7 +132,9 @@ proptest! {
     /// Every number at its edges is a value or a refusal, never a panic or another number.
     #[test]
     fn a57_numbers_at_their_edges(
-        lifetime in prop_oneof![Just(0), Just(1), Just(43_200), Just(43_201), Just(u64::MAX), any::<u64>()],
+        lifetime in prop_oneof![
+            Just(0), Just(1), Just(43_200), Just(43_201), Just(u64::MAX), any::<u64>()
+        ],
         uses in prop_oneof![Just(0), Just(1), Just(u32::MAX), any::<u32>()],
         at_ms in prop_oneof![
             Just(i64::MIN), Just(-1), Just(0), Just(253_402_300_799_999), Just(253_402_300_800_000),

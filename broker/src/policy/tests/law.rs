@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 
 use proptest::prelude::*;
 
-use super::evaluate::{Ask, demands};
+use super::ask::{Ask, demands};
 use super::*;
 use crate::core::verdict::Outcome;
 
@@ -216,8 +216,8 @@ proptest! {
                 })
                 .collect();
             let mut ask = Ask::files(&[]);
-            ask.rights =
-                rights.iter().map(|(n, resource)| format!("{} {resource}", OPERATIONS[*n])).collect();
+            let words = |(n, at): &(usize, String)| format!("{} {at}", OPERATIONS[*n]);
+            ask.rights = rights.iter().map(words).collect();
             ask.constraints = amount.iter().map(|amount| format!("amount <= {amount}")).collect();
             let expected = oracle(&policies, &rights, amount);
             match (ask.outcome(&bundle), expected) {

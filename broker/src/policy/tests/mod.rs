@@ -1,6 +1,7 @@
 //! Tests of policy: what refuses a bundle, what a bundle refuses, and that the most restrictive
 //! answer wins.
 
+mod ask;
 mod bundle;
 mod evaluate;
 mod law;
