@@ -1,6 +1,7 @@
 //! The built binary and the rules of the house, from outside.
 
 mod agent_cli;
+mod approval;
 mod edges;
 mod host;
 mod identities;

@@ -67,7 +67,10 @@ fn a53_what_is_not_understood_in_full_is_not_shown() {
     assert!(matches!(request(twice.as_bytes()), Err(CannotShow::Request(_))));
     let mut long = small();
     let values = |n: i32| json!({"text": format!("{n:0>256}")});
-    let set = |n: i32| json!({"argument": format!("a{n}"), "limit": {"one_of": (0..32).map(values).collect::<Vec<_>>()}});
+    let set = |n: i32| {
+        let values: Vec<Json> = (0..32).map(values).collect();
+        json!({"argument": format!("a{n}"), "limit": {"one_of": values}})
+    };
     long["scope"]["constraints"] = sorted((0..16).map(set).collect());
     assert!(matches!(request(&bytes(&long)), Err(CannotShow::Request(_))));
     assert_eq!(quoted(&"x".repeat(2049)), Err(CannotShow::TooLong));
@@ -75,7 +78,8 @@ fn a53_what_is_not_understood_in_full_is_not_shown() {
 
 #[test]
 fn a53_nothing_invisible_or_moving_reaches_the_terminal() {
-    let hostile = "\u{202e}txt.exe\u{200b}\u{2066}\u{feff}\u{3164}\u{1b}[2J\r\u{7}\u{ad}\u{e0041}e\u{301}\u{a0}";
+    let hostile = "\u{202e}txt.exe\u{200b}\u{2066}\u{feff}\u{3164}\u{1b}[2J\r\u{7}\u{ad}\
+        \u{e0041}e\u{301}\u{a0}";
     let shown = request(&bytes(&constrained(hostile))).unwrap();
     let said = quoted(&format!("{hostile}\nsecond line")).unwrap();
     for text in [shown.text(), said.as_str()] {
@@ -250,7 +254,9 @@ fn any_request() -> impl Strategy<Value = Json> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 64, failure_persistence: None, ..Default::default()
+    })]
 
     #[test]
     fn a53_every_leaf_of_what_is_signed_is_shown(json in any_request()) {
@@ -264,7 +270,9 @@ proptest! {
                 Json::String(leaf) if way == "/confirmation" => {
                     prop_assert!(leaf == "key" || leaf == "identity");
                 }
-                Json::String(leaf) if plain(leaf) => prop_assert!(text.contains(leaf), "{way} {text}"),
+                Json::String(leaf) if plain(leaf) => {
+                    prop_assert!(text.contains(leaf), "{} {}", way, text);
+                }
                 Json::String(_) => {}
                 // What is no text shows by what changes with it.
                 Json::Bool(_) => {}

@@ -69,6 +69,9 @@ fn refused(refusal: Refusal) -> Refused {
         Reason::UnknownKey => {
             (Exit::Denied, Some("use a key that people.toml lists for you (--key FILE)"))
         }
+        Reason::AlreadyDecided => {
+            (Exit::Denied, Some("an operator can take a grant back: dayfly revoke"))
+        }
         Reason::DecisionTime => (Exit::Denied, Some("set the clock of this machine")),
         Reason::NotApprover | Reason::OwnRequest => (Exit::Denied, Some(pending)),
         _ => (Exit::Denied, None),

@@ -13,7 +13,7 @@ use crate::request::SignerKey;
 /// The longest armoured signature, in bytes. One by a FIDO key has about 500.
 const MAX_ARMOURED_BYTES: usize = 4096;
 
-/// The flag of a FIDO signature that says a person was there: user presence (WebAuthn, section 6.1).
+/// The flag of a FIDO signature that says a person was there (WebAuthn, section 6.1).
 const USER_PRESENT: u8 = 0x01;
 
 /// Who made a signature that holds.

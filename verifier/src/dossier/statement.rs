@@ -56,9 +56,10 @@ pub enum Unverified {
 
 /// A statement whose signature holds. Only [`verify_decision`] makes one.
 ///
-/// ```compile_fail
-/// # fn f(statement: dayfly_verifier::dossier::Statement, key: dayfly_verifier::request::SignerKey) {
-/// let forged = dayfly_verifier::dossier::VerifiedStatement { statement, key, presence: true };
+/// ```compile_fail,E0451
+/// # use dayfly_verifier::{dossier::*, request::SignerKey};
+/// # fn f(statement: Statement, key: SignerKey) {
+/// let forged = VerifiedStatement { statement, key, presence: true };
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
