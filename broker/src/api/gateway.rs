@@ -120,7 +120,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn parse(
+pub(crate) fn parse(
     gateway: SpiffeId,
     subscribe: v1::Subscribe,
 ) -> Result<(Terms, Option<format::Head>, Bytes), Invalid> {

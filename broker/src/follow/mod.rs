@@ -3,3 +3,6 @@
 pub mod feed;
 pub mod instances;
 pub mod stream;
+
+#[cfg(test)]
+mod tests;

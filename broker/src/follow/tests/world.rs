@@ -1,0 +1,244 @@
+//! A journal, a hub that tells its feed over TCP, and gateways that follow.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dayfly_proto::v1::follow_request::Message as Up;
+use dayfly_proto::v1::gateway_service_server::{GatewayService, GatewayServiceServer};
+use dayfly_proto::v1::{self, FollowRequest, FollowResponse};
+use dayfly_verifier::feed::client::{self, Config};
+use dayfly_verifier::feed::{Enforcer, Profile, Source};
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::{BundleDigest, Epoch, FeedId, KeyId, Seq};
+use dayfly_verifier::time::{Clock, SystemClock, Timestamp};
+use dayfly_verifier::trust::{Signed, Statement};
+use ed25519_dalek::SigningKey;
+use futures_util::stream::BoxStream;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Server};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::api::gateway::parse;
+use crate::core::directory::Directory;
+use crate::core::event::{Actor, Entry, Event, Head, Target};
+use crate::core::limits::Limits;
+use crate::follow::feed::Hub;
+use crate::follow::stream;
+use crate::journal::{Faulty, Journal as _, Memory, chain};
+use crate::keys::NumberedKey;
+use crate::sequencer::Sequencer;
+use crate::shutdown::Shutdown;
+
+/// The real clock, which a test moves forward.
+#[derive(Default)]
+pub(super) struct Moved(AtomicU64);
+
+impl Moved {
+    pub(super) fn forward(&self, ms: u64) {
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    fn by(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl Clock for Moved {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().plus(self.by())
+    }
+
+    fn uptime(&self) -> Duration {
+        SystemClock.uptime().saturating_add(self.by())
+    }
+}
+
+pub(super) struct World {
+    pub(super) journal: Faulty<Memory>,
+    pub(super) clock: Arc<Moved>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) address: SocketAddr,
+    head: Head,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn root() -> HolderKey {
+    HolderKey::from_slice(key(1).verifying_key().as_bytes()).unwrap()
+}
+
+const EPOCH: Epoch = Epoch::new([7; 16]);
+const FEED: FeedId = FeedId::new([8; 16]);
+
+impl World {
+    pub(super) async fn new() -> Self {
+        let clock = Arc::new(Moved::default());
+        let journal = Faulty::new(Memory::default());
+        let head = Head::ORIGIN;
+        let not_after = clock.now().plus(Duration::from_secs(3600));
+        let feed_key = NumberedKey { id: KeyId(1), not_after, signing: key(2) };
+        let statement = Statement {
+            version: 1,
+            feed: FEED,
+            epoch: EPOCH,
+            token_keys: BTreeMap::new(),
+            feed_keys: BTreeMap::from([(KeyId(1), feed_key.listed().unwrap())]),
+        };
+        let trust = statement.sign(&key(1)).unwrap();
+        let mut founded = Founded { journal: journal.clone(), head, at: clock.now() };
+        let (founders, signers) = (BTreeSet::new(), BTreeSet::new());
+        let (bundle, directory) = (BundleDigest::new([1; 32]), Directory::default());
+        founded
+            .record(Event::EpochOpened { epoch: EPOCH, parent: None, founders, format: 1 })
+            .await;
+        founded.record(Event::BundleApplied { bundle, directory, signers }).await;
+        let head = founded.head;
+        let (sequencer, deciding) =
+            Sequencer::start(Arc::new(journal.clone()), clock.clone(), Limits::default())
+                .await
+                .unwrap();
+        let hub = Hub::new(FEED, feed_key, sequencer, Arc::new(journal.clone()), clock.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = Plain { hub: hub.clone(), trust };
+        let running = hub.clone();
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let serving = Server::builder().add_service(GatewayServiceServer::new(service));
+        let tasks = vec![
+            tokio::spawn(async move { drop(deciding.run().await) }),
+            tokio::spawn(async move { running.run().await }),
+            tokio::spawn(async move { drop(serving.serve_with_incoming(incoming).await) }),
+        ];
+        Self { journal, clock, hub, address, head, tasks }
+    }
+
+    /// Revokes something in the journal, as another broker would: the place of the entry.
+    pub(super) async fn revoke(&mut self, n: u64) -> Seq {
+        let target = Target::Task(format!("task-{n}").parse().unwrap());
+        let at = self.clock.now();
+        let mut founded = Founded { journal: self.journal.clone(), head: self.head, at };
+        founded.record(Event::Revoked { target, reason: None }).await;
+        self.head = founded.head;
+        self.head.seq
+    }
+
+    /// A gateway instance that follows through `address`, with a bound of a second.
+    pub(super) fn gateway(&self, name: &str, address: SocketAddr) -> Gateway {
+        let second = Duration::from_secs(1);
+        let config = Config {
+            profile: Profile::new(root(), second, Source::Direct).unwrap(),
+            instance: name.parse().unwrap(),
+            dir: None,
+            brokers: vec![channel(address)],
+        };
+        let (enforcer, client) = client::follow(config, self.clock.clone()).unwrap();
+        let task = tokio::spawn(client.run());
+        Gateway { enforcer, clock: self.clock.clone(), task }
+    }
+}
+
+struct Founded {
+    journal: Faulty<Memory>,
+    head: Head,
+    at: Timestamp,
+}
+
+impl Founded {
+    async fn record(&mut self, event: Event) {
+        let entry = Entry { by: Actor::Host, at: self.at, policy: None, event };
+        let stored = chain(&self.head, &[entry]).unwrap();
+        self.head = *self.journal.append(&self.head, &stored).await.unwrap();
+    }
+}
+
+fn channel(address: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy()
+}
+
+/// A gateway instance.
+pub(super) struct Gateway {
+    pub(super) enforcer: Arc<Enforcer>,
+    clock: Arc<Moved>,
+    task: JoinHandle<()>,
+}
+
+impl Gateway {
+    pub(super) fn is_fresh(&self) -> bool {
+        self.enforcer.view().is_some_and(|view| view.is_fresh(self.clock.uptime()))
+    }
+
+    pub(super) fn knows(&self) -> usize {
+        self.enforcer.view().map_or(0, |view| view.revocations().len())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Waits, for as long as a loaded machine may need, until something is so.
+pub(super) async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    for _ in 0..3_000 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what} within half a minute");
+}
+
+/// The service without the TLS in front of it.
+struct Plain {
+    hub: Arc<Hub>,
+    trust: Signed,
+}
+
+#[tonic::async_trait]
+impl GatewayService for Plain {
+    type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<FollowRequest>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.unwrap();
+        let Some(Up::Subscribe(subscribe)) = first.message else { panic!() };
+        let gateway = "spiffe://t.test/gateway/orders".parse().unwrap();
+        let (terms, last, challenge) = parse(gateway, subscribe).unwrap();
+        let (hub, shutdown) = (self.hub.clone(), Shutdown::new());
+        let stream = stream::follow(hub, shutdown, terms, last.as_ref(), challenge, requests);
+        Ok(Response::new(stream.unwrap()))
+    }
+
+    async fn get_trust(
+        &self,
+        _: Request<v1::GetTrustRequest>,
+    ) -> Result<Response<v1::GetTrustResponse>, Status> {
+        let Signed { statement, signature } = self.trust.clone();
+        let signature = signature.to_vec().into();
+        Ok(Response::new(v1::GetTrustResponse { statement: statement.into(), signature }))
+    }
+
+    async fn redeem(
+        &self,
+        _: Request<v1::RedeemRequest>,
+    ) -> Result<Response<v1::RedeemResponse>, Status> {
+        Err(Status::unimplemented("no part of this world"))
+    }
+}
