@@ -124,10 +124,12 @@ impl Follower {
         }
         loop {
             let line = Arc::clone(&self.line);
+            // What has ended comes first: nothing is sent after a gap.
             let cast = tokio::select! {
-                cast = self.casts.recv() => cast,
+                biased;
                 () = line.instance.left() => return None,
                 () = line.shutdown.begins() => return None,
+                cast = self.casts.recv() => cast,
             };
             match cast {
                 Ok(cast) => {
