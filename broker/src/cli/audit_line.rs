@@ -11,7 +11,7 @@ use crate::core::verdict::Refusal;
 
 /// The place, the time, who, and what. Ids in full, so that they can be copied.
 #[must_use]
-pub fn line(head: &Head, entry: &Entry) -> String {
+pub(super) fn line(head: &Head, entry: &Entry) -> String {
     let Entry { by, at, policy: _, event } = entry;
     let mut line = format!("{:>6}  {at}  ", head.seq);
     let who = match by {

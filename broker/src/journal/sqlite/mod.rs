@@ -64,6 +64,9 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
+    /// How every connection is set: what a commit waits for.
+    pub const SETTINGS: &str = "journal_mode=wal synchronous=full wal_autocheckpoint=0";
+
     /// Makes the file, which must not exist, for its owner alone, and opens it.
     pub fn create(path: &Path) -> Result<Self, JournalError> {
         let mut options = OpenOptions::new();

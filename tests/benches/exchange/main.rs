@@ -1,0 +1,315 @@
+//! A durable exchange over mutual TLS, against the least that it could cost: the same call, over
+//! the same listener, with one durable grouped append, one signature and one key derivation.
+//!
+//! `cargo bench -p dayfly-tests --bench exchange`, with a number of calls behind `--` if not 4096.
+#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_agent::client::Client;
+use dayfly_agent::session::Session;
+use dayfly_agent::ticket::{Ask, Ticket};
+use dayfly_agent::tls::Live;
+use dayfly_agent::{join, listen};
+use dayfly_broker::authority::Authority;
+use dayfly_broker::config::Config;
+use dayfly_broker::core::event::{Entry, Event, Head};
+use dayfly_broker::core::state::State;
+use dayfly_broker::found::{self, Founding};
+use dayfly_broker::journal::{Journal as _, Replay, Sqlite, StoredEntry, chain};
+use dayfly_broker::policy::files::BundleFiles;
+use dayfly_broker::random::SystemRandom;
+use dayfly_broker::serve::{Host, Listeners, Opened};
+use dayfly_broker::shutdown::Shutdown;
+use dayfly_proto::v1;
+use dayfly_proto::v1::access_service_client::AccessServiceClient;
+use dayfly_proto::v1::access_service_server::AccessServiceServer;
+use dayfly_verifier::id::{ExchangeId, KeyId};
+use dayfly_verifier::proof::{HolderCall, HolderProof};
+use dayfly_verifier::request::ConfirmBy;
+use dayfly_verifier::scope::{Right, Scope};
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::{Clock, SystemClock};
+use dayfly_verifier::wire::LocalSigner;
+use tokio::time::Instant;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+
+mod bare;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// How many calls are under way at once in the busy run.
+const AT_ONCE: usize = 64;
+/// How many connections they go over.
+const CONNECTIONS: usize = 4;
+const DOMAIN: &str = "example.test";
+
+fn main() -> Outcome<()> {
+    let calls = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(4096);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(measure(calls))
+}
+
+async fn measure(calls: usize) -> Outcome<()> {
+    let dir = std::env::temp_dir().join(format!("dayfly-bench-{}", std::process::id()));
+    let measured = in_dir(&dir, calls).await;
+    std::fs::remove_dir_all(&dir)?;
+    measured
+}
+
+async fn in_dir(dir: &Path, calls: usize) -> Outcome<()> {
+    std::fs::create_dir(dir)?;
+    println!("sqlite {}", Sqlite::SETTINGS);
+    println!("tls 1.3, {calls} calls, {AT_ONCE} at once over {CONNECTIONS} connections");
+    let world = World::start(dir).await?;
+    let tickets = world.granted(calls.saturating_mul(2)).await?;
+    let (alone, busy) = tickets.split_at(calls);
+
+    let sessions = world.sessions(&world.identity).await?;
+    let real_alone = run(&sessions, world.calls(alone)?, 1).await?;
+    let real_busy = run(&sessions, world.calls(busy)?, AT_ONCE).await?;
+
+    let (sessions, appends) = world.bare().await?;
+    let bare_alone = run(&sessions, world.calls(alone)?, 1).await?;
+    let before = appends.count();
+    let bare_busy = run(&sessions, world.calls(busy)?, AT_ONCE).await?;
+    let commits = appends.count().saturating_sub(before);
+    println!("one fsync an append: {commits} appends for {calls} bare calls at once");
+
+    figure("exchange_alone_p50", real_alone.p50(), "us", bare_alone.p50() / real_alone.p50());
+    figure("exchange_alone_p99", real_alone.p99(), "us", bare_alone.p99() / real_alone.p99());
+    figure("exchange_busy_p50", real_busy.p50(), "us", bare_busy.p50() / real_busy.p50());
+    figure("exchange_busy_p99", real_busy.p99(), "us", bare_busy.p99() / real_busy.p99());
+    figure("bare_busy", bare_busy.rate(), "calls/s", 1.0);
+    figure("exchange_busy", real_busy.rate(), "calls/s", real_busy.rate() / bare_busy.rate());
+    world.stop.cut();
+    Ok(())
+}
+
+/// One line a figure. The ratio says how near it comes to the bare one: 1 is as good.
+fn figure(name: &str, value: f64, unit: &str, ratio: f64) {
+    println!("figure {name} {value:.1} {unit} ratio {ratio:.2}");
+}
+
+/// A broker on loopback, and a workload that it knows.
+struct World {
+    dir: PathBuf,
+    config: Config,
+    identity: PathBuf,
+    agent: SpiffeId,
+    stop: Shutdown,
+}
+
+impl World {
+    async fn start(dir: &Path) -> Outcome<Self> {
+        let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/minimal");
+        let home = dir.join("broker");
+        let founding = Founding {
+            dir: home.clone(),
+            trust_domain: DOMAIN.into(),
+            bundle: BundleFiles::read(&bundle).map_err(|problems| format!("{problems:?}"))?,
+        };
+        founding.run(&SystemClock, &SystemRandom).await?;
+        let mut config = Config::load(&home.join(found::CONFIG), |_| None)?;
+        let any = "127.0.0.1:0".parse()?;
+        (config.listen.broker, config.listen.join, config.listen.http) = (any, any, any);
+        (config.limits.live_grants, config.limits.pending_requests) = (u32::MAX, u32::MAX);
+        let stop = Shutdown::new();
+        let host = Host { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
+        let opened = Opened::open(&config, &host, stop.clone()).await?;
+        let listeners = Listeners::bind(&config).await?;
+        let door = listeners.join.local_addr()?.to_string();
+        tokio::spawn(opened.run(listeners));
+
+        let agent: SpiffeId = format!("spiffe://{DOMAIN}/agent/bench").parse()?;
+        let (identity, clock) = (dir.join("identity"), Arc::new(SystemClock));
+        let string = authority(&config).await?.invite(&agent, SystemClock.now()).await?.0;
+        join::join(&string, &door, &identity, clock).await?;
+        Ok(Self { dir: dir.into(), config, identity, agent, stop })
+    }
+
+    async fn sessions(&self, identity: &Path) -> Outcome<Vec<Arc<Session>>> {
+        let mut sessions = Vec::new();
+        for _ in 0..CONNECTIONS {
+            sessions.push(Session::open(identity, Arc::new(SystemClock)).await?);
+        }
+        Ok(sessions)
+    }
+
+    /// Requests that were granted at once.
+    async fn granted(&self, count: usize) -> Outcome<Vec<Ticket>> {
+        let client = Client::new(Session::open(&self.identity, Arc::new(SystemClock)).await?);
+        let rights = [Right { operation: "read".parse()?, resource: "files/report".parse()? }];
+        let ask = Ask {
+            audience: format!("spiffe://{DOMAIN}/gateway/files").parse()?,
+            scope: Scope::new(rights, [])?,
+            task: "bench".parse()?,
+            purpose: "work".parse()?,
+            justification: String::new(),
+            lifetime: Some(Duration::from_secs(600)),
+            uses: None,
+            principal: None,
+            confirmation: ConfirmBy::Key,
+        };
+        let mut filing = tokio::task::JoinSet::new();
+        let mut tickets = Vec::with_capacity(count);
+        while tickets.len() < count {
+            while filing.len() < AT_ONCE && tickets.len().saturating_add(filing.len()) < count {
+                let (client, ask) = (client.clone(), ask.clone());
+                filing.spawn(async move { client.request(ask).await });
+            }
+            let Some(filed) = filing.join_next().await else { break };
+            tickets.push(filed??.0);
+        }
+        Ok(tickets)
+    }
+
+    /// The calls that exchange these tickets, with their proofs, ready to be sent.
+    fn calls(&self, tickets: &[Ticket]) -> Outcome<Vec<v1::ExchangeRequest>> {
+        let method = "dayfly.v1.AccessService/Exchange";
+        let call = |ticket: &Ticket| {
+            let (request, now) = (ticket.id(), SystemClock.now());
+            let call = HolderCall { method, request, caller: &self.agent, filing: None };
+            let proof = HolderProof::make(ticket.key(), &call, now);
+            let mut random = [0; 10];
+            random
+                .iter_mut()
+                .zip(request.as_bytes().iter().rev())
+                .for_each(|(to, from)| *to = *from);
+            Ok(v1::ExchangeRequest {
+                request_id: request.to_string(),
+                exchange_id: ExchangeId::draw(now, random).to_string(),
+                proof: Some(v1::HolderProof {
+                    at_ms: i64::try_from(proof.at.as_ms())?,
+                    signature: proof.signature.to_vec().into(),
+                }),
+            })
+        };
+        tickets.iter().map(call).collect()
+    }
+
+    /// The bare service behind the same kind of listener, on a journal of its own, with entries
+    /// as the real one wrote them; and the way to it.
+    async fn bare(&self) -> Outcome<(Vec<Arc<Session>>, bare::Appends)> {
+        let entry = self.recorded().await?;
+        let store = Sqlite::create(&self.dir.join("bare.db"))?;
+        let (appends, committing) = bare::Appends::start(store, entry);
+        tokio::spawn(committing);
+        let signer = LocalSigner::new(KeyId(1), &[7; 32], [8; 32].into());
+        let service = bare::Bare { appends: appends.clone(), signer: Arc::new(signer) };
+
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let identity = authority(&self.config).await?.for_broker(clock.now())?;
+        let live = Live::new(identity, clock.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let routes = Routes::new(AccessServiceServer::new(service)).prepare();
+        let tls = live.accept_mutual(&["h2"])?;
+        tokio::spawn(listen::serve(listener, tls, clock, routes, std::future::pending()));
+
+        let identity = self.dir.join("identity-of-bare");
+        dayfly_agent::files::private_dir(&identity)?;
+        for file in std::fs::read_dir(&self.identity)? {
+            let file = file?;
+            std::fs::copy(file.path(), identity.join(file.file_name()))?;
+        }
+        let brokers = format!(
+            "brokers = [\"{}\"]\naddresses = [\"{address}\"]\n",
+            dayfly_broker::authority::broker_id(DOMAIN)?
+        );
+        std::fs::write(identity.join("identity.toml"), brokers)?;
+        Ok((self.sessions(&identity).await?, appends))
+    }
+
+    /// The last token that the real broker recorded.
+    async fn recorded(&self) -> Outcome<Entry> {
+        let store = Sqlite::open(&self.config.journal())?;
+        let (mut replay, mut last) = (Replay::from(State::default()), None);
+        for stored in store.read(&Head::ORIGIN, usize::MAX).await? {
+            let entry = replay.push_stored(&stored)?;
+            if matches!(entry.event, Event::TokenRecorded { .. }) {
+                last = Some(entry);
+            }
+        }
+        last.ok_or_else(|| "the broker recorded no token".into())
+    }
+}
+
+async fn authority(config: &Config) -> Outcome<Authority> {
+    let store = Arc::new(Sqlite::open(&config.journal())?);
+    let random = Arc::new(SystemRandom);
+    Ok(Authority::open(&config.trust_domain, &config.keys(), store, random).await?)
+}
+
+/// What a run took.
+struct Took {
+    all: Duration,
+    /// Of each call, in order of length.
+    each: Vec<Duration>,
+}
+
+impl Took {
+    #[expect(clippy::cast_precision_loss, reason = "a count of calls is small")]
+    fn rate(&self) -> f64 {
+        self.each.len() as f64 / self.all.as_secs_f64()
+    }
+
+    fn p50(&self) -> f64 {
+        self.at(self.each.len() / 2)
+    }
+
+    fn p99(&self) -> f64 {
+        self.at(self.each.len().saturating_mul(99) / 100)
+    }
+
+    fn at(&self, place: usize) -> f64 {
+        self.each.get(place).map_or(f64::NAN, |took| took.as_secs_f64() * 1e6)
+    }
+}
+
+/// Makes the calls, `at_once` under way at any time. Any refusal ends the bench.
+async fn run(
+    sessions: &[Arc<Session>],
+    calls: Vec<v1::ExchangeRequest>,
+    at_once: usize,
+) -> Outcome<Took> {
+    let queue = Arc::new(std::sync::Mutex::new(calls.into_iter()));
+    let mut callers = tokio::task::JoinSet::new();
+    let started = Instant::now();
+    for session in sessions.iter().cycle().take(at_once) {
+        callers.spawn(call_all(AccessServiceClient::new(session.channel()), queue.clone()));
+    }
+    let mut each = Vec::new();
+    while let Some(caller) = callers.join_next().await {
+        each.extend(caller??);
+    }
+    let all = started.elapsed();
+    each.sort();
+    Ok(Took { all, each })
+}
+
+async fn call_all(
+    mut client: AccessServiceClient<Channel>,
+    queue: Arc<std::sync::Mutex<std::vec::IntoIter<v1::ExchangeRequest>>>,
+) -> Outcome<Vec<Duration>> {
+    let mut each = Vec::new();
+    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
+    while let Some(call) = next() {
+        let started = Instant::now();
+        let answer = client.exchange(call).await?.into_inner();
+        each.push(started.elapsed());
+        if answer.token.is_empty() {
+            return Err("an answer without a token".into());
+        }
+    }
+    Ok(each)
+}
+
+/// Chains copies of an entry, as the bare service appends them.
+fn copies(after: &Head, entry: &Entry, count: usize) -> Outcome<Vec<StoredEntry>> {
+    let entries: Vec<Entry> = std::iter::repeat_n(entry.clone(), count).collect();
+    Ok(chain(after, &entries)?)
+}
