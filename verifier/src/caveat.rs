@@ -108,3 +108,73 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, name: &str, set: &BTreeSet<
     let members: Vec<String> = set.iter().map(T::to_string).collect();
     write!(f, "{name} in [{}]", members.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::scope::{Limit, Value};
+
+    const END: u64 = 1_800_000_060;
+
+    /// Whether `caveat` lets a refund of 5 through, `ms` milliseconds before [`END`].
+    fn allows(caveat: &Caveat, ms: u64) -> bool {
+        let arguments = Arguments::from([("amount".parse().unwrap(), Value::Int(5))]);
+        caveat.allows(&Ambient {
+            time: Timestamp::from_secs(END).unwrap().minus(Duration::from_millis(ms)),
+            gateway: &"spiffe://shop.test/gateway/orders".parse().unwrap(),
+            operation: &"refund".parse().unwrap(),
+            resource: &"orders/prod/o-17".parse().unwrap(),
+            arguments: &arguments,
+            task: &"case-7".parse().unwrap(),
+        })
+    }
+
+    #[test]
+    fn an_end_is_too_late_from_its_first_moment_on() {
+        let before = |secs| Caveat::Before(Timestamp::from_secs(secs).unwrap());
+        assert!(allows(&before(END), 1));
+        assert!(!allows(&before(END), 0));
+        assert!(!allows(&before(END - 1), 999));
+        assert!(allows(&before(END + 1), 0));
+    }
+
+    #[test]
+    fn each_caveat_refuses_what_it_does_not_name() {
+        fn set<T: std::str::FromStr<Err = Invalid> + Ord>(text: &str) -> BTreeSet<T> {
+            text.split(' ').map(|one| one.parse().unwrap()).collect()
+        }
+        let amount =
+            |limit| Caveat::Argument(Constraint { argument: "amount".parse().unwrap(), limit });
+        let gateway = "spiffe://shop.test/gateway/orders";
+        for (caveat, allowed) in [
+            (Caveat::Operation(set("read refund")), true),
+            (Caveat::Operation(set("read refunds")), false),
+            (Caveat::Resource(set("orders/prod/o-17")), true),
+            (Caveat::Resource(set("orders/prod orders/prod/o-1")), false),
+            (Caveat::Below("orders/prod".parse().unwrap()), true),
+            (Caveat::Below("orders/pro".parse().unwrap()), false),
+            (Caveat::Below("orders/prod/o-17".parse().unwrap()), false),
+            (Caveat::Gateway(set(gateway)), true),
+            (Caveat::Gateway(set("spiffe://shop.test/gateway/order")), false),
+            (Caveat::Task(set("case-7")), true),
+            (Caveat::Task(set("case-70")), false),
+            (amount(Limit::AtMost(5)), true),
+            (amount(Limit::AtMost(4)), false),
+            (amount(Limit::Equals(Value::text("5").unwrap())), false),
+        ] {
+            assert_eq!(allows(&caveat, 1), allowed, "{caveat}");
+            assert_eq!(caveat.check(), Ok(()), "{caveat}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_place_in_a_token_is_refused() {
+        let many = (0..33).map(|n| format!("t{n}").parse().unwrap()).collect();
+        let half = Timestamp::from_ms(END * 1000 + 500).unwrap();
+        for bad in [Caveat::Task(many), Caveat::Task(BTreeSet::new()), Caveat::Before(half)] {
+            assert!(bad.check().is_err(), "{bad}");
+        }
+    }
+}
