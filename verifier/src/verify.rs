@@ -95,12 +95,15 @@ impl Verifier {
     /// Decides, in the order of the module's head.
     pub fn verify(&self, attempt: &Attempt<'_>) -> Result<Outcome, Reject> {
         let found = self.find(attempt.token)?;
+        let is_new = matches!(found, Found::New(..));
         let (now, uptime) = (self.clock.now(), self.clock.uptime());
         let view = fresh(&self.enforcer, uptime)?;
         let token = signed(found, &view, now)?;
         check_standing(&token, &view, now)?;
         self.check_holder(&token, attempt, now, uptime)?;
-        self.cache.insert(token.digest, Arc::clone(&token));
+        if is_new {
+            self.cache.insert(token.digest, Arc::clone(&token));
+        }
 
         let held = Held {
             enforcer: Arc::clone(&self.enforcer),
