@@ -56,6 +56,14 @@ impl Console {
         finish(writeln!(anstream::stdout().lock(), "{line}"));
     }
 
+    /// Tells a person more than the result, on standard error; nothing in JSON.
+    pub fn aside(&self, text: &str) {
+        match self.format {
+            Format::Text => finish(writeln!(anstream::stderr().lock(), "{text}")),
+            Format::Json => {}
+        }
+    }
+
     /// Tells a person what goes on, on standard error; nothing in JSON.
     pub fn progress(&self, line: &str) {
         match self.format {

@@ -128,7 +128,7 @@ impl Check {
         let (_, bundle) = load(context, &self.dir)?;
         let (digest, directory) = (bundle.digest(), bundle.directory());
         let (people, gateways) = (directory.people.len(), directory.gateways.len());
-        let text = || format!("{GOOD}good{GOOD:#}  {digest}\n{people} people, {gateways} gateways");
+        let text = || format!("{GOOD}good{GOOD:#}  {digest}\npeople {people}, gateways {gateways}");
         let json = || json!({ "digest": digest.to_string(), "problems": [] });
         context.console.result(text, json);
         Ok(())

@@ -30,8 +30,8 @@ use super::{Context, block_on};
 /// Ask for one narrow right, for one task.
 ///
 /// Exits 0 if the right is granted, 10 while it waits for approval (see `--wait` and `dayfly
-/// wait`), 11 if policy refuses. The request's id, which every later verb takes, is on standard
-/// output.
+/// wait`), 11 if policy refuses. The request's id, which every later verb takes, goes to standard
+/// output, and how it stands to standard error.
 #[derive(Debug, Args)]
 pub struct Request {
     /// The gateway that guards the resource: its SPIFFE ID.
@@ -156,7 +156,8 @@ impl Request {
             context.console.progress(&format!("filed {}", ticket.id()));
             case = decided(context, &client, &ticket, self.timeout).await?;
         }
-        show(context, &case);
+        context.console.aside(&text(&case));
+        context.console.result(|| case.request.to_string(), || to_json(&case));
         end_of(context, &case)
     }
 }
