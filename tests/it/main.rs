@@ -2,6 +2,7 @@
 
 mod agent_cli;
 mod approval;
+mod demo;
 mod edges;
 mod host;
 mod identities;

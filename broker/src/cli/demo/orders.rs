@@ -23,8 +23,9 @@ impl Orders {
     pub(super) fn open() -> rusqlite::Result<Arc<Self>> {
         let database = Connection::open_in_memory()?;
         database.execute_batch(
-            "CREATE TABLE orders (id TEXT PRIMARY KEY, paid INTEGER NOT NULL, refunded INTEGER NOT NULL)
-                 STRICT;
+            "CREATE TABLE orders (
+                 id TEXT PRIMARY KEY, paid INTEGER NOT NULL, refunded INTEGER NOT NULL
+             ) STRICT;
              INSERT INTO orders VALUES ('o-17', 120000, 0), ('o-18', 4500, 0), ('o-19', 99, 0);",
         )?;
         Ok(Arc::new(Self(Mutex::new(database))))

@@ -1,4 +1,5 @@
-//! The scenes of the demo, in order. Each says what must come out, and ends the demo if it does not.
+//! The scenes of the demo, in order. Each says what must come out, and ends the demo if it does
+//! not.
 
 mod asking;
 mod ending;

@@ -67,12 +67,12 @@ impl Story {
     }
 
     /// An entry of the record.
-    pub(super) fn entry(&self, seq: u64, entry: &str) {
+    pub(super) fn entry(&self, entry: &str) {
         if self.console.format == Format::Json {
-            let entry = json!({ "scene": self.scene, "kind": "entry", "seq": seq, "what": entry });
+            let entry = json!({ "scene": self.scene, "kind": "entry", "what": entry });
             self.console.line(&entry.to_string());
         }
-        self.text(&format!("      {FAINT}{seq:>3}  {entry}{FAINT:#}"));
+        self.text(&format!("      {FAINT}{entry}{FAINT:#}"));
     }
 
     /// The end, when everything came out as it must.

@@ -262,7 +262,9 @@ impl Case {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 3000, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_decision_is_the_reference_s(bytes in any::<[u8; 24]>()) {

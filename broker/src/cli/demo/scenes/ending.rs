@@ -89,7 +89,7 @@ pub(super) async fn tighten(
     let wish = cast.wish("read", "orders/prod/o-17", None, "ticket-4715")?;
     let (_, case) = cast.agent.request(wish).await?;
     must_stand(&case, Standing::RefusedByPolicy)?;
-    story.refused(&format!("the same request again: {}", visible(&case.because, false)), since);
+    story.refused(&format!("asked again: {}", visible(&case.because, false)), since);
     Ok(())
 }
 

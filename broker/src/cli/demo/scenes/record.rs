@@ -5,16 +5,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use dayfly_proto::v1::TailResponse;
 use dayfly_verifier::id::Seq;
-use dayfly_verifier::time::Timestamp;
-use serde_json::Value as Json;
 
 use super::super::people::Operator;
 use super::{Since, Story};
-use crate::core::event::Head;
+use crate::cli::audit_line::line;
+use crate::core::event::{Entry, Head};
 use crate::core::state::State;
 use crate::journal::{JournalError, Replay};
 
-/// Reads the record, shows it, and checks the chain over it; then a copy with one changed byte.
+/// Reads the record, shows it, and checks the chain over it; then a copy with one changed bit.
 pub(super) async fn audit(story: &mut Story, olga: &Operator) -> anyhow::Result<()> {
     story.scene("The record of all this");
     let since = Since::now();
@@ -24,11 +23,12 @@ pub(super) async fn audit(story: &mut Story, olga: &Operator) -> anyhow::Result<
         let (epoch, seq, hash) = (head.epoch.parse()?, Seq(head.seq), head.hash.parse()?);
         record.push((Head { epoch, seq, hash }, Arc::<[u8]>::from(&entry[..])));
     }
-    for (head, entry) in &record {
-        story.entry(head.seq.0, &summary(entry).context("an entry cannot be read")?);
+    let entries = read_back(record.clone())?;
+    for (head, entry) in &entries {
+        story.entry(&brief(&line(head, entry)));
     }
-    let head = read_back(record.clone())?;
-    let told = format!("{} entries, and their hash chain from the first to the last", head.seq);
+    let told =
+        format!("{} entries, and their hash chain from the first to the last", entries.len());
     story.allowed(&told, since);
 
     let since = Since::now();
@@ -42,31 +42,30 @@ pub(super) async fn audit(story: &mut Story, olga: &Operator) -> anyhow::Result<
     Ok(())
 }
 
-/// Folds the record anew, from its first entry on: the head that it ends in.
-fn read_back(record: Vec<(Head, Arc<[u8]>)>) -> Result<Head, JournalError> {
+/// Folds the record anew, from its first entry on, as an auditor does.
+fn read_back(record: Vec<(Head, Arc<[u8]>)>) -> Result<Vec<(Head, Entry)>, JournalError> {
     let mut replay = Replay::from(State::default());
-    for (head, entry) in record {
-        replay.push(head, entry)?;
-    }
-    Ok(replay.state().head)
+    record.into_iter().map(|(head, bytes)| Ok((head, replay.push(head, bytes)?))).collect()
 }
 
-/// When, who, and what: the words of the stored entry.
-fn summary(entry: &[u8]) -> Option<String> {
-    let entry: Json = serde_json::from_slice(entry).ok()?;
-    let at = Timestamp::from_ms(entry.get("at_ms")?.as_u64()?).ok()?.to_string();
-    let time = at.get(11..23)?;
-    let by = match entry.get("by")? {
-        Json::String(host) => host.clone(),
-        by => {
-            let (kind, who) = by.as_object()?.iter().next()?;
-            let name = who.get("name").unwrap_or(who).as_str()?;
-            let name = name.strip_prefix("spiffe://shop.test/").unwrap_or(name);
-            if name.contains('/') { name.to_owned() } else { format!("{kind}/{name}") }
+/// A line of the record with ids cut to eight digits and times without their day, in one line.
+fn brief(line: &str) -> String {
+    const WIDTH: usize = 94;
+    let short = line.replace("spiffe://shop.test/", "").replace(" (customer-support)", "");
+    let words = short.strip_prefix("   ").unwrap_or(&short).split(' ').map(|word| {
+        let digits = word.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let is_time = word.get(10..11) == Some("T") && word.get(23..24) == Some("Z");
+        let is_use = word.len() == 36 && word.get(8..9) == Some("-");
+        match (word.get(..8), word.get(11..23), word.get(24..), word.get(digits..)) {
+            (_, Some(time), Some(rest), _) if is_time => format!("{time}{rest}"),
+            (Some(id), .., Some(rest)) if digits >= 32 => format!("{id}{rest}"),
+            (Some(id), ..) if is_use => id.to_owned(),
+            _ => word.to_owned(),
         }
-    };
-    let event = entry.get("event")?;
-    let kind = event.as_object().and_then(|event| event.keys().next().map(String::as_str));
-    let kind = kind.or_else(|| event.as_str())?.replace('_', " ");
-    Some(format!("{time}  {by:<16}  {kind}"))
+    });
+    let brief = words.collect::<Vec<_>>().join(" ");
+    match brief.char_indices().nth(WIDTH) {
+        Some((at, _)) => format!("{}…", brief.get(..at).unwrap_or_default()),
+        None => brief,
+    }
 }
