@@ -268,11 +268,12 @@ impl Show {
             let page = page(&shown(&id, &answer)?, &answer)?;
             let text = || format!("{page}{}", state(&request, SystemClock.now()));
             let json = || {
-                let mut json = json_of(&request);
                 let canonical = String::from_utf8_lossy(&answer.canonical_request);
-                json["canonical_request"] = json!(canonical);
-                json["justification"] = json!(answer.justification);
-                json
+                let justification = &answer.justification;
+                json!({
+                    "request": json_of(&request),
+                    "canonical_request": canonical, "justification": justification,
+                })
             };
             context.console.result(text, json);
             Ok(())
