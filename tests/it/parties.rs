@@ -344,7 +344,7 @@ impl Use<'_> {
 
     /// Calls until the answer has this status: what is to come true does, within the deadline.
     pub async fn until(&self, gateway: &Gateway, status: u16) -> Got {
-        let deadline = SystemClock.uptime() + Duration::from_secs(20);
+        let deadline = SystemClock.uptime().saturating_add(Duration::from_secs(20));
         loop {
             let answer = self.at(gateway).await;
             if answer.status == status {

@@ -76,7 +76,7 @@ fn functions_are_short() {
                         && line.ends_with(';')
                         && !line.starts_with(&" ".repeat(indent + 1)))
             };
-            let length = lines[n..].iter().position(|line| ends(line)).map_or(1, |last| last + 1);
+            let length = lines[n..].iter().position(ends).map_or(1, |last| last + 1);
             if !line.ends_with('}') && !line.ends_with(';') && length > 70 {
                 wrong.push(format!("{path}:{}: a function of {length} lines, at most 70", n + 1));
             }

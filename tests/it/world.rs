@@ -1,7 +1,7 @@
 //! A broker as its own process, made and reached as its users would: `dayfly init`, `serve`,
 //! `invite`, `join`, over mutual TLS.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -227,12 +227,4 @@ fn with_our_keys(people: &str) -> String {
 
 fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// The first line that a running command prints.
-pub fn first_line(child: &mut Child) -> String {
-    let mut line = String::new();
-    let out = child.stdout.as_mut().unwrap();
-    BufReader::new(out).read_line(&mut line).unwrap();
-    line
 }
