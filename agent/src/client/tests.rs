@@ -1,23 +1,20 @@
 //! A workload and a broker that says what a test wants it to say.
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow is a failed test")]
 
+mod fake;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Mutex;
 
-use dayfly_proto::v1::access_service_server::{AccessService, AccessServiceServer};
 use dayfly_verifier::claims::{Claims, Record};
 use dayfly_verifier::id::{Epoch, GrantId, KeyId, RequestDigest, Seq, TokenId};
 use dayfly_verifier::wire::{LocalSigner, mint};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::Stream;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::Request;
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::Endpoint;
 use zeroize::Zeroizing;
 
+use self::fake::{Fake, Script, Told, serve};
 use super::*;
 use crate::errors::Ended;
 use crate::session::OpenError;
@@ -35,133 +32,6 @@ impl Clock for Fixed {
     fn uptime(&self) -> Duration {
         Duration::ZERO
     }
-}
-
-/// What a watch is told, one after the other; then its stream ends, or stays open.
-#[derive(Clone, Default)]
-struct Told {
-    changes: Vec<v1::AccessRequest>,
-    stays_open: bool,
-}
-
-#[derive(Default)]
-struct Script {
-    watches: VecDeque<Result<Told, Status>>,
-    exchanges: VecDeque<Result<v1::ExchangeResponse, Status>>,
-    files: VecDeque<Result<v1::AccessRequest, Status>>,
-    exchanged: Vec<v1::ExchangeRequest>,
-    filed: Vec<v1::RequestAccessRequest>,
-}
-
-#[derive(Clone, Default)]
-struct Fake(Arc<Mutex<Script>>);
-
-impl Fake {
-    fn of(script: Script) -> Self {
-        Self(Arc::new(Mutex::new(script)))
-    }
-}
-
-fn absent<T>() -> Result<T, Status> {
-    Err(Status::unavailable("the script is over"))
-}
-
-#[tonic::async_trait]
-impl AccessService for Fake {
-    type WatchRequestStream =
-        Pin<Box<dyn Stream<Item = Result<v1::WatchRequestResponse, Status>> + Send>>;
-
-    async fn request_access(
-        &self,
-        request: Request<v1::RequestAccessRequest>,
-    ) -> Result<Response<v1::RequestAccessResponse>, Status> {
-        let mut script = self.0.lock().unwrap();
-        script.filed.push(request.into_inner());
-        let request = script.files.pop_front().unwrap_or_else(absent)?;
-        Ok(Response::new(v1::RequestAccessResponse { request: Some(request) }))
-    }
-
-    async fn watch_request(
-        &self,
-        _: Request<v1::WatchRequestRequest>,
-    ) -> Result<Response<Self::WatchRequestStream>, Status> {
-        use tokio_stream::StreamExt as _;
-        let told = self.0.lock().unwrap().watches.pop_front().unwrap_or_else(absent)?;
-        let item = |request| Ok(v1::WatchRequestResponse { request: Some(request) });
-        let changes = tokio_stream::iter(told.changes.into_iter().map(item));
-        Ok(Response::new(match told.stays_open {
-            true => Box::pin(changes.chain(tokio_stream::pending())),
-            false => Box::pin(changes),
-        }))
-    }
-
-    async fn exchange(
-        &self,
-        request: Request<v1::ExchangeRequest>,
-    ) -> Result<Response<v1::ExchangeResponse>, Status> {
-        let mut script = self.0.lock().unwrap();
-        script.exchanged.push(request.into_inner());
-        script.exchanges.pop_front().unwrap_or_else(absent).map(Response::new)
-    }
-
-    async fn complete(
-        &self,
-        _: Request<v1::CompleteRequest>,
-    ) -> Result<Response<v1::CompleteResponse>, Status> {
-        absent()
-    }
-
-    async fn cancel(
-        &self,
-        _: Request<v1::CancelRequest>,
-    ) -> Result<Response<v1::CancelResponse>, Status> {
-        absent()
-    }
-
-    async fn list_my_grants(
-        &self,
-        _: Request<v1::ListMyGrantsRequest>,
-    ) -> Result<Response<v1::ListMyGrantsResponse>, Status> {
-        absent()
-    }
-
-    async fn get_dossier(
-        &self,
-        _: Request<v1::GetDossierRequest>,
-    ) -> Result<Response<v1::GetDossierResponse>, Status> {
-        absent()
-    }
-}
-
-/// A broker that runs; when it is dropped its connections are cut.
-struct Running(Option<tokio::runtime::Runtime>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.take().unwrap().shutdown_background();
-    }
-}
-
-async fn serve(fake: Fake, at: Option<SocketAddr>) -> (SocketAddr, Running) {
-    let at = at.unwrap_or(([127, 0, 0, 1], 0).into());
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let serving = runtime.spawn(async move {
-        // After a restart, the port is free as soon as the one before has let go of it.
-        let listener = loop {
-            match TcpListener::bind(at).await {
-                Ok(listener) => break listener,
-                Err(_) => tokio::task::yield_now().await,
-            }
-        };
-        let at = listener.local_addr().unwrap();
-        let serving = Server::builder()
-            .add_service(AccessServiceServer::new(fake))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        tokio::spawn(serving);
-        at
-    });
-    (serving.await.unwrap(), Running(Some(runtime)))
 }
 
 fn client(at: SocketAddr) -> Client {

@@ -6,6 +6,7 @@
 pub mod approve;
 pub mod audit;
 mod audit_line;
+mod case;
 pub mod console;
 pub mod demo;
 pub mod exit;

@@ -5,7 +5,8 @@ use super::*;
 
 const ROOT: &str = "1055c750b1a1505937af1537c626ba3263995c33a64758aaafb1275b0312e284";
 
-/// A sample, and whether its signatures are good: `None` where its container is outside the profile.
+/// A sample, and whether its signatures are good: `None` where its container is outside the
+/// profile.
 macro_rules! samples {
     ($($name:literal: $signed:expr,)*) => {
         [$(($name, include_bytes!(concat!("../../../tests/vectors/biscuit/", $name)).as_slice(),
