@@ -2,6 +2,8 @@
 //! what they make happen as one batch, then publishes the new state. Must never let an answer out
 //! before the batch that it belongs to is durable, refusals and repeats included.
 
+mod failure;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +13,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+pub use failure::{Failure, Fault};
+
 use crate::core::command::{Caller, Command};
 use crate::core::decide::decide;
-use crate::core::denial::Denial;
 use crate::core::event::{Actor, Entry, Event, Head};
 use crate::core::limits::Limits;
 use crate::core::state::State;
@@ -33,37 +36,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 const POLL: Duration = Duration::from_millis(200);
 /// How far the clock may be behind the log.
 const SKEW: Duration = Duration::from_secs(2);
-
-/// Why a command was not done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// The rules refuse it.
-    #[error(transparent)]
-    Denied(#[from] Denial),
-    /// The world failed. Whether it was done may be unknown: asking the same again is safe.
-    #[error(transparent)]
-    Fault(#[from] Fault),
-}
-
-/// What in the world failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// More commands wait than are taken.
-    #[error("too many commands are waiting")]
-    Busy,
-    /// The journal could not be written in time.
-    #[error("the journal is unavailable")]
-    Unavailable,
-    /// This broker's clock is behind the log by more than two seconds.
-    #[error("the clock of this broker is off")]
-    ClockOff,
-    /// What was decided cannot be: a defect of the broker. Nothing was written.
-    #[error("the broker could not do this")]
-    Impossible,
-    /// This broker has stopped deciding.
-    #[error("this broker has stopped")]
-    Stopped,
-}
 
 /// The way to the task that decides, and to what it has published. Clones lead to the same task.
 #[derive(Clone)]
@@ -399,5 +371,7 @@ fn timed_out(late: tokio::time::error::Elapsed) -> JournalError {
     JournalError::Unknown(format!("the store did not answer in time: {late}"))
 }
 
+#[cfg(test)]
+mod doubles;
 #[cfg(test)]
 mod tests;

@@ -184,3 +184,6 @@ fn open(path: &Path, new: bool) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(!new).write(new).create_new(new).mode(0o600).custom_flags(no_follow).open(path)
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,12 @@ impl<T> Recorded<T> {
         Self(value)
     }
 
+    /// For tests of what takes recorded values.
+    #[cfg(test)]
+    pub(crate) const fn sample(value: T) -> Self {
+        Self(value)
+    }
+
     /// A part of what is recorded. The part is taken by reference: what is not in there cannot be
     /// handed out as recorded.
     pub fn project<U: Clone>(

@@ -252,7 +252,6 @@ struct Took {
 }
 
 impl Took {
-    #[expect(clippy::cast_precision_loss, reason = "a count of calls is small")]
     fn rate(&self) -> f64 {
         self.each.len() as f64 / self.all.as_secs_f64()
     }

@@ -1,0 +1,84 @@
+//! A clock and a store for tests, both moved by hand.
+#![expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dayfly_verifier::id::Seq;
+use dayfly_verifier::time::{Clock, Timestamp};
+use tokio::sync::{Semaphore, watch};
+
+use crate::core::event::Head;
+use crate::journal::samples::time;
+use crate::journal::{Journal, JournalError, Memory, Recorded, StoredEntry};
+
+/// A clock that is moved by hand.
+pub(super) struct Hand(pub(super) AtomicU64);
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        time(self.0.load(Ordering::SeqCst))
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A store whose appends and confirmations wait to be let through, and which can be swapped.
+pub(super) struct Gate {
+    pub(super) inner: Mutex<Memory>,
+    pub(super) open: Semaphore,
+    pub(super) knocks: watch::Sender<u64>,
+}
+
+impl Gate {
+    pub(super) fn new(inner: Memory) -> Arc<Self> {
+        let (open, knocks) = (Semaphore::new(0), watch::Sender::new(0));
+        Arc::new(Self { inner: Mutex::new(inner), open, knocks })
+    }
+
+    fn inner(&self) -> Memory {
+        self.inner.lock().unwrap().clone()
+    }
+
+    async fn pass(&self) {
+        self.knocks.send_modify(|knocks| *knocks += 1);
+        self.open.acquire().await.unwrap().forget();
+    }
+}
+
+#[async_trait]
+impl Journal for Gate {
+    async fn append(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError> {
+        self.pass().await;
+        self.inner().append(after, entries).await
+    }
+
+    async fn read(
+        &self,
+        after: &Head,
+        limit: usize,
+    ) -> Result<Vec<Recorded<StoredEntry>>, JournalError> {
+        self.inner().read(after, limit).await
+    }
+
+    async fn head_at(&self, seq: Seq) -> Result<Option<Recorded<Head>>, JournalError> {
+        self.inner().head_at(seq).await
+    }
+
+    async fn confirm(&self) -> Result<Recorded<Head>, JournalError> {
+        self.pass().await;
+        self.inner().confirm().await
+    }
+
+    fn moved(&self) -> watch::Receiver<()> {
+        self.inner().moved()
+    }
+}
