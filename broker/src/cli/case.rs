@@ -15,7 +15,7 @@ pub(super) fn show(context: &Context, case: &Case) {
     context.console.result(|| text(case), || to_json(case));
 }
 
-fn text(case: &Case) -> String {
+pub(super) fn text(case: &Case) -> String {
     let colour = if case.standing == Standing::Granted { GOOD } else { WAITING };
     let mut lines = vec![
         format!("{STRONG}request{STRONG:#}  {}", case.request),
@@ -50,7 +50,7 @@ pub(super) fn approvals(case: &Case) -> String {
     format!("{}; {approved}", visible(&required.join(", "), false))
 }
 
-fn to_json(case: &Case) -> Json {
+pub(super) fn to_json(case: &Case) -> Json {
     let list = |items: Vec<String>| Json::from(items);
     let terms = case.terms.as_ref().map(|terms| {
         json!({

@@ -21,7 +21,7 @@ use dayfly_verifier::scope::{Constraint, Right, Scope};
 use dayfly_verifier::spiffe::SpiffeId;
 use serde_json::json;
 
-use super::case::{approvals, end_of, refused, show};
+use super::case::{approvals, end_of, refused, show, text, to_json};
 use super::console::GOOD;
 use super::exit::{Exit, Refused};
 use super::{Context, block_on};
