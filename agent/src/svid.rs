@@ -141,6 +141,10 @@ impl TrustBundle {
         if peer.id.trust_domain() != self.domain() {
             return Err(SvidError::TrustDomain);
         }
+        // The library takes the last second in; a connection would end as soon as it began.
+        if now >= peer.until {
+            return Err(SvidError::Expired);
+        }
         let usage = match side {
             Side::Client => webpki::KeyUsage::client_auth(),
             Side::Server => webpki::KeyUsage::server_auth(),

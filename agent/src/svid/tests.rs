@@ -118,6 +118,7 @@ fn a34_expired_or_not_valid_yet() {
         ca.bundle().check(std::slice::from_ref(&leaf), Side::Client, at).map(drop)
     };
     assert_eq!(at(NOW - 61), Err(SvidError::Expired));
+    assert_eq!(at(NOW + 3600), Err(SvidError::Expired));
     assert_eq!(at(NOW + 3601), Err(SvidError::Expired));
     assert_eq!(at(NOW + 3599), Ok(()));
 }
