@@ -47,8 +47,15 @@ async fn a12_nobody_decides_on_what_is_theirs() {
     let hers = agent.file(filing).await.unwrap();
     let refused = approve(&world, "ana", &hers.grant_id).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
-    // An operator sees it, and may not approve; to a workload it does not exist.
+    // An operator sees it, and may not approve; to people of other groups, and to a workload, it
+    // does not exist.
     assert!(approve(&world, "olga", &request.grant_id).await.is_err());
+    let mut ben = person(&world, "ben").await;
+    for id in [&request.grant_id[..], &request.grant_id[..8]] {
+        assert_eq!(shown(&mut ben, id).await.unwrap_err().code(), Code::NotFound);
+    }
+    let withdrawal = v1::WithdrawRequest { grant_id: request.grant_id.clone() };
+    assert_eq!(ben.withdraw(withdrawal).await.unwrap_err().code(), Code::NotFound);
     let mut stranger = ApprovalServiceClient::new(agent.session.channel());
     let unseen = shown(&mut stranger, &request.grant_id).await.unwrap_err();
     assert_eq!(unseen.code(), Code::NotFound);
