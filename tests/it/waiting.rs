@@ -9,7 +9,6 @@ use dayfly_agent::ticket::{Ask, Ticket};
 use dayfly_proto::v1::revocation_target::Target;
 use dayfly_verifier::request::ConfirmBy;
 use dayfly_verifier::scope::{Right, Scope};
-use dayfly_verifier::time::SystemClock;
 
 use crate::parties::{approve, now, revoke};
 use crate::world::{SHOP, World};
@@ -82,7 +81,6 @@ async fn a_ticket_survives_a_broker_and_its_own_process() {
     assert_eq!(held.token.expose(), again.token.expose());
     client.complete(&ticket, Outcome::Succeeded).await.unwrap();
     assert!(client.exchange(&ticket, &exchange).await.is_err());
-    let _ = SystemClock;
 }
 
 #[tokio::test]

@@ -91,7 +91,8 @@ bytes_id! {
     BundleDigest, 32, "bundle_digest"
 }
 bytes_id! {
-    /// Salted SHA-256 of a free text (a justification, a reason) that is kept aside and may be erased.
+    /// Salted SHA-256 of a free text (a justification, a reason) that is kept aside and may be
+    /// erased.
     TextDigest, 32, "text_digest"
 }
 bytes_id! {
@@ -182,7 +183,8 @@ macro_rules! drawn_id {
                 let refused = || Invalid::new($field, "must be a UUIDv7 in lower-case, hyphenated form");
                 let uuid = Uuid::try_parse(text).map_err(|_| refused())?;
                 let canonical = uuid.as_hyphenated().to_string() == text;
-                let seven = uuid.get_version_num() == 7 && uuid.get_variant() == uuid::Variant::RFC4122;
+                let rfc = uuid.get_variant() == uuid::Variant::RFC4122;
+                let seven = uuid.get_version_num() == 7 && rfc;
                 if canonical && seven { Ok(Self(uuid)) } else { Err(refused()) }
             }
         }

@@ -88,7 +88,11 @@ fn takes(event: &Event, claims: &Claims) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 256,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     /// I8: nothing that is alive and was taken back is ever accepted, whoever follows from the
     /// start or comes at any moment; and nothing else is refused.

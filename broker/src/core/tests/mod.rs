@@ -9,4 +9,5 @@ mod model;
 mod oracle;
 mod refusals;
 mod rulebook;
+mod texts;
 mod world;

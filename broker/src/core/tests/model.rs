@@ -267,7 +267,11 @@ fn change(filing: &mut Filing, how: u8) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 256,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn whatever_is_asked_the_log_keeps_the_rules(draws in draws()) {
@@ -290,8 +294,9 @@ proptest! {
         let now = model.world.now.max(again.time);
         for workload in ["agent/a", "agent/b"] {
             let cases = || again.cases().filter(|case| case.request.workload == id(workload));
-            let live = cases().filter(|case| case.grant().is_some() && case.standing(now).end().is_none());
-            let open = cases().filter(|case| case.standing(now).end().is_none());
+            let is_open = |case: &&crate::core::case::Case| case.standing(now).end().is_none();
+            let live = cases().filter(is_open).filter(|case| case.grant().is_some());
+            let open = cases().filter(is_open);
             let tally = again.tally(&id(workload), now);
             prop_assert_eq!(usize::try_from(tally.live).unwrap(), live.count());
             prop_assert_eq!(usize::try_from(tally.live + tally.pending).unwrap(), open.count());

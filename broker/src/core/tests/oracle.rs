@@ -10,10 +10,11 @@ use dayfly_verifier::scope::Scope;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 
+use super::texts::{inside, matches};
 use super::world::secs;
 use crate::core::command::{Caller, Command};
 use crate::core::denial::Denial;
-use crate::core::directory::Directory;
+use crate::core::directory::{Directory, Role};
 use crate::core::event::*;
 use crate::core::verdict::Outcome;
 
@@ -84,32 +85,6 @@ pub(super) fn judge(log: &[(Head, Entry)], steps: &[Step]) -> Verdict {
         told.answered(step)?;
     }
     Ok(())
-}
-
-fn matches(pattern: &str, text: &str) -> bool {
-    pattern
-        .strip_suffix("**")
-        .map_or(pattern == text, |base| text.len() > base.len() && text.starts_with(base))
-}
-
-/// Whether a call lies inside a scope, both as text.
-fn allows(scope: &Scope, operation: &str, resource: &str, amount: i64) -> bool {
-    let right = scope.rights().map(ToString::to_string).any(|right| {
-        let (op, pattern) = right.split_once(' ').unwrap();
-        op == operation && matches(pattern, resource)
-    });
-    let most = |text: String| text.strip_prefix("amount <= ").unwrap().parse::<i64>().unwrap();
-    right && scope.constraints().map(|one| most(one.to_string())).all(|most| amount <= most)
-}
-
-fn inside(inner: &Scope, outer: &Scope) -> bool {
-    let resources = ["db/prod", "db/prod/orders", "db/prod/a", "db/prod/a/b", "db/stage/a"];
-    let calls = resources.iter().flat_map(|at| {
-        ["read", "refund", "delete"]
-            .into_iter()
-            .flat_map(move |op| [50, 100, 500, 600].map(|n| (op, *at, n)))
-    });
-    calls.into_iter().all(|(op, at, n)| !allows(inner, op, at, n) || allows(outer, op, at, n))
 }
 
 impl Told {
@@ -214,20 +189,17 @@ impl Told {
                 case.over = true;
             }
             Event::Revoked { target, .. } => {
-                let operator = |name| {
-                    self.directory.people[name]
-                        .roles
-                        .contains(&crate::core::directory::Role::Operator)
-                };
-                law!(
-                    matches!(by, Actor::Person(name, _) if operator(name)),
-                    "revoked by no operator"
-                );
+                law!(self.is_operator(by), "revoked by no operator");
                 self.revoked(target);
             }
             Event::EpochOpened { .. } | Event::KeyAdded { .. } | Event::KeyRetired { .. } => {}
         }
         Ok(())
+    }
+
+    fn is_operator(&self, by: &Actor) -> bool {
+        let Actor::Person(name, _) = by else { return false };
+        self.directory.people[name].roles.contains(&Role::Operator)
     }
 
     fn filed(&mut self, request: &Request, until: Timestamp, at: Timestamp) -> Verdict {
