@@ -187,7 +187,9 @@ impl Authority {
         Ok((string, expires_at))
     }
 
-    /// Trades an invitation for the first SVID of its ID, for the key in the request.
+    /// Trades an invitation for the first SVID of its ID, for the key in the request. What is
+    /// compared is the hash of a secret of 256 random bits: the time that it takes tells nothing
+    /// that helps to find the secret.
     pub async fn join(
         &self,
         id: &[u8; 16],
@@ -221,7 +223,7 @@ impl Authority {
             Renewal::Granted(generation) => self.issue(&peer.id, &key, generation, now),
             Renewal::Unknown => Err(AuthorityError::Unknown),
             Renewal::Locked => {
-                tracing::warn!(id = %peer.id, "one certificate was renewed twice: the ID is locked");
+                tracing::warn!(id = %peer.id, "a certificate was renewed twice: its ID is locked");
                 self.refresh().await?;
                 Err(AuthorityError::Locked)
             }
