@@ -1,5 +1,3 @@
-#![expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
-
 use dayfly_verifier::id::KeyId;
 use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;

@@ -7,9 +7,9 @@ use crate::journal::samples;
 
 /// What the log would hold of the sample token.
 fn minted(key: u32) -> Recorded<Minted> {
-    let claims = samples::events().into_iter().find_map(|event| match event {
-        Event::TokenRecorded { claims, .. } => Some(claims),
-        _ => None,
+    let claims = samples::events().into_iter().find_map(|event| {
+        let Event::TokenRecorded { claims, .. } = event else { return None };
+        Some(claims)
     });
     let claims = Claims { key: KeyId(key), ..claims.unwrap() };
     let record =
