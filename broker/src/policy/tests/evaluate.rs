@@ -37,9 +37,13 @@ fn what_is_not_declared_is_refused_before_any_policy_is_asked() {
         let stranger = Ask { workload: workload.into(), ..Ask::shop(&["read orders/prod/1"]) };
         refused(stranger, &format!("`{workload}` is not a workload"));
     }
-    let mut below = Ask::shop(&["export exports/customers/**"]);
-    below.audience = "spiffe://shop.test/gateway/exports".into();
-    refused(below, "`exports/customers/**` is not a declared resource");
+    // What is declared alone declares nothing below it.
+    for resource in ["exports/customers/**", "exports/customers/2026"] {
+        let right = format!("export {resource}");
+        let mut below = Ask::shop(&[right.as_str()]);
+        below.audience = "spiffe://shop.test/gateway/exports".into();
+        refused(below, &format!("`{resource}` is not a declared resource"));
+    }
 }
 
 #[test]
