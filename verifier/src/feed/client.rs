@@ -16,9 +16,10 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::enforcer::Enforcer;
-use super::follower::{Challenge, Follower, Message, Profile, Refused, Remedy};
+use super::follower::{Challenge, Follower, Message, Refused, Remedy};
 use super::head::SignedHead;
 use super::mark::{Mark, MarkError, Store};
+use super::profile::Profile;
 use crate::id::InstanceId;
 use crate::time::Clock;
 use crate::trust::{Signed, Untrusted};

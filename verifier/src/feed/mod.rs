@@ -13,6 +13,7 @@ mod entry;
 mod follower;
 mod head;
 mod mark;
+mod profile;
 #[cfg(feature = "feed")]
 mod redeem;
 mod view;
@@ -22,9 +23,10 @@ pub mod client;
 
 pub use enforcer::{Ended, Enforcer, Running};
 pub use entry::{Malformed, feed_start, fold_hash, snapshot_digest};
-pub use follower::{Challenge, Follower, Message, Profile, Refused, Remedy, Source, Wants};
+pub use follower::{Challenge, Follower, Message, Refused, Remedy, Wants};
 pub use head::{Head, SignedHead};
 pub use mark::{End, Mark, MarkError, Store};
+pub use profile::{Profile, Source};
 #[cfg(feature = "feed")]
 pub use redeem::Redeemer;
 pub use view::GatewayView;
