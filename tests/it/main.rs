@@ -1,4 +1,11 @@
 //! The built binary and the rules of the house, from outside.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test may panic"
+)]
 
 mod agent_cli;
 mod approval;

@@ -34,26 +34,26 @@ use tonic::Status;
 use crate::world::{SHOP, World, ssh};
 
 /// Random bytes.
-pub fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).unwrap();
     bytes
 }
 
 /// The time of day.
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     SystemClock.now()
 }
 
 /// A workload with a holder key.
 #[derive(Clone)]
-pub struct Agent {
-    pub session: Arc<Session>,
-    pub key: SigningKey,
+pub(crate) struct Agent {
+    pub(crate) session: Arc<Session>,
+    pub(crate) key: SigningKey,
 }
 
 /// A right as text, `read orders/prod/o-17`, and the most that `amount` may be.
-pub fn scope(right: &str, amount: Option<i64>) -> v1::Scope {
+pub(crate) fn scope(right: &str, amount: Option<i64>) -> v1::Scope {
     let (operation, resource) = right.split_once(' ').unwrap();
     let right = v1::Right { operation: operation.into(), resource: resource.into() };
     let constraint = |most| v1::Constraint {
@@ -65,7 +65,7 @@ pub fn scope(right: &str, amount: Option<i64>) -> v1::Scope {
 
 impl Agent {
     /// The workload `path`, with a key of its own.
-    pub async fn new(world: &World, path: &str) -> Self {
+    pub(crate) async fn new(world: &World, path: &str) -> Self {
         Self { session: world.session(path).await, key: SigningKey::from_bytes(&random()) }
     }
 
@@ -85,7 +85,7 @@ impl Agent {
     }
 
     /// What asks for `scope`, without its proof.
-    pub fn filing(&self, scope: v1::Scope) -> v1::RequestAccessRequest {
+    pub(crate) fn filing(&self, scope: v1::Scope) -> v1::RequestAccessRequest {
         v1::RequestAccessRequest {
             request_id: RequestId::draw(now(), random()).to_string(),
             principal: String::new(),
@@ -103,7 +103,7 @@ impl Agent {
     }
 
     /// Files `filing`, proven.
-    pub async fn file(
+    pub(crate) async fn file(
         &self,
         mut filing: v1::RequestAccessRequest,
     ) -> Result<v1::AccessRequest, Status> {
@@ -115,17 +115,17 @@ impl Agent {
     }
 
     /// Asks for `right`.
-    pub async fn ask(&self, right: &str, amount: Option<i64>) -> v1::AccessRequest {
+    pub(crate) async fn ask(&self, right: &str, amount: Option<i64>) -> v1::AccessRequest {
         self.file(self.filing(scope(right, amount))).await.unwrap()
     }
 
     /// Exchanges under a new id.
-    pub async fn exchange(&self, request: &str) -> Result<v1::ExchangeResponse, Status> {
+    pub(crate) async fn exchange(&self, request: &str) -> Result<v1::ExchangeResponse, Status> {
         self.exchange_as(request, &ExchangeId::draw(now(), random()).to_string()).await
     }
 
     /// Exchanges under this id.
-    pub async fn exchange_as(
+    pub(crate) async fn exchange_as(
         &self,
         request_id: &str,
         exchange_id: &str,
@@ -137,7 +137,7 @@ impl Agent {
     }
 
     /// Says that the task is done.
-    pub async fn complete(&self, request: &str) -> Result<v1::CompleteResponse, Status> {
+    pub(crate) async fn complete(&self, request: &str) -> Result<v1::CompleteResponse, Status> {
         let message = v1::CompleteRequest {
             request_id: request.to_owned(),
             outcome: v1::complete_request::Outcome::Succeeded.into(),
@@ -147,14 +147,14 @@ impl Agent {
     }
 
     /// A small refund in production: granted at once, one use.
-    pub async fn small_refund(&self) -> (v1::AccessRequest, v1::ExchangeResponse) {
+    pub(crate) async fn small_refund(&self) -> (v1::AccessRequest, v1::ExchangeResponse) {
         let request = self.ask("refund orders/prod/o-17", Some(500)).await;
         let token = self.exchange(&request.request_id).await.unwrap();
         (request, token)
     }
 
     /// A right to read in production, approved by `ana`.
-    pub async fn reading(&self, world: &World) -> (v1::AccessRequest, v1::ExchangeResponse) {
+    pub(crate) async fn reading(&self, world: &World) -> (v1::AccessRequest, v1::ExchangeResponse) {
         let request = self.ask("read orders/prod/o-17", None).await;
         approve(world, "ana", &request.grant_id).await.unwrap();
         let token = self.exchange(&request.request_id).await.unwrap();
@@ -163,7 +163,11 @@ impl Agent {
 }
 
 /// The approval of `name`, signed by their key over what their client was shown.
-pub async fn approve(world: &World, name: &str, grant: &str) -> Result<v1::AccessRequest, Status> {
+pub(crate) async fn approve(
+    world: &World,
+    name: &str,
+    grant: &str,
+) -> Result<v1::AccessRequest, Status> {
     let session = world.session(&format!("person/{name}")).await;
     let mut client = ApprovalServiceClient::new(session.channel());
     let asked = v1::GetRequestRequest { grant_id: grant.to_owned() };
@@ -176,7 +180,7 @@ pub async fn approve(world: &World, name: &str, grant: &str) -> Result<v1::Acces
 }
 
 /// An approval of the canonical request, by the key of `name`.
-pub fn sign(name: &str, canonical: &[u8]) -> v1::SignedDecision {
+pub(crate) fn sign(name: &str, canonical: &[u8]) -> v1::SignedDecision {
     let shown = render::request(canonical).unwrap();
     let answer = Answer::Approve(Narrowing::default());
     let prepared = shown.decide(name.parse().unwrap(), answer, None, now()).unwrap();
@@ -189,7 +193,7 @@ pub fn sign(name: &str, canonical: &[u8]) -> v1::SignedDecision {
 }
 
 /// Revokes as the shop's operator.
-pub async fn revoke(world: &World, target: revocation_target::Target) -> v1::RevokeResponse {
+pub(crate) async fn revoke(world: &World, target: revocation_target::Target) -> v1::RevokeResponse {
     let session = world.session("person/olga").await;
     let target = Some(v1::RevocationTarget { target: Some(target) });
     let message = v1::RevokeRequest { target, reason: "over".into() };
@@ -197,9 +201,9 @@ pub async fn revoke(world: &World, target: revocation_target::Target) -> v1::Rev
 }
 
 /// An HTTP service behind the layer.
-pub struct Gateway {
-    pub address: SocketAddr,
-    pub audience: String,
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) audience: String,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -219,7 +223,7 @@ fn meaning(request: &Received<'_>) -> Result<Call, BadCall> {
 
 impl Gateway {
     /// The gateway `path`, following the feed of the broker.
-    pub async fn start(world: &World, path: &str, max_staleness: Duration) -> Self {
+    pub(crate) async fn start(world: &World, path: &str, max_staleness: Duration) -> Self {
         let session = world.session(path).await;
         let root = world.trust_root().parse().unwrap();
         let config = client::Config {
@@ -262,14 +266,14 @@ impl Drop for Gateway {
 
 /// What came back over plain HTTP.
 #[derive(Debug)]
-pub struct Got {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 /// One HTTP call, headers as given.
-pub async fn http(
+pub(crate) async fn http(
     address: SocketAddr,
     method: &str,
     path: &str,
@@ -293,17 +297,17 @@ pub async fn http(
 }
 
 /// A call that shows `token` with a proof by `key`, as an honest client makes it.
-pub struct Use<'a> {
-    pub key: &'a SigningKey,
-    pub token: &'a str,
-    pub order: &'a str,
+pub(crate) struct Use<'a> {
+    pub(crate) key: &'a SigningKey,
+    pub(crate) token: &'a str,
+    pub(crate) order: &'a str,
     /// `None` reads, `Some` refunds that much.
-    pub refund: Option<i64>,
+    pub(crate) refund: Option<i64>,
 }
 
 impl Use<'_> {
     /// Makes the call; once more with the nonce, where the gateway wants one.
-    pub async fn at(&self, gateway: &Gateway) -> Got {
+    pub(crate) async fn at(&self, gateway: &Gateway) -> Got {
         let first = self.once(gateway, None).await;
         let nonce = first.head.lines().find_map(|line| {
             let (name, value) = line.split_once(": ")?;
@@ -343,7 +347,7 @@ impl Use<'_> {
     }
 
     /// Calls until the answer has this status: what is to come true does, within the deadline.
-    pub async fn until(&self, gateway: &Gateway, status: u16) -> Got {
+    pub(crate) async fn until(&self, gateway: &Gateway, status: u16) -> Got {
         let deadline = SystemClock.uptime().saturating_add(Duration::from_secs(20));
         loop {
             let answer = self.at(gateway).await;

@@ -14,12 +14,12 @@ use dayfly_verifier::time::SystemClock;
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 
 /// The built binary.
-pub const DAYFLY: &str = env!("CARGO_BIN_EXE_dayfly");
+pub(crate) const DAYFLY: &str = env!("CARGO_BIN_EXE_dayfly");
 /// The trust domain of the shop.
-pub const SHOP: &str = "spiffe://shop.test";
+pub(crate) const SHOP: &str = "spiffe://shop.test";
 
 /// A broker of the example shop, in a directory of its own.
-pub struct World {
+pub(crate) struct World {
     dir: tempfile::TempDir,
     serving: Option<Child>,
     broker: SocketAddr,
@@ -29,7 +29,7 @@ pub struct World {
 
 impl World {
     /// Founds the shop's broker and serves, with `limits` in its configuration.
-    pub fn start(limits: &str) -> Self {
+    pub(crate) fn start(limits: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let [broker, join, http] = [free_port(), free_port(), free_port()];
         let mut world = Self { dir, serving: None, broker, join, http };
@@ -52,32 +52,32 @@ impl World {
     }
 
     /// A path in the world's directory.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// The configuration file.
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.path("broker/dayfly.toml")
     }
 
     /// The address of everything but joining.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.broker
     }
 
     /// The address of joining.
-    pub fn join_address(&self) -> SocketAddr {
+    pub(crate) fn join_address(&self) -> SocketAddr {
         self.join
     }
 
     /// The public half of the trust root.
-    pub fn trust_root(&self) -> String {
+    pub(crate) fn trust_root(&self) -> String {
         std::fs::read_to_string(self.path("broker/trust-root.pub")).unwrap().trim().to_owned()
     }
 
     /// Starts the broker, and waits until it is ready.
-    pub fn serve(&mut self) {
+    pub(crate) fn serve(&mut self) {
         let mut serving = Command::new(DAYFLY)
             .args(["serve", "--config"])
             .arg(self.config())
@@ -99,7 +99,7 @@ impl World {
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut serving) = self.serving.take() {
             serving.kill().unwrap();
             serving.wait().unwrap();
@@ -107,12 +107,12 @@ impl World {
     }
 
     /// All that the broker wrote.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("broker.log")).unwrap_or_default()
     }
 
     /// `GET` on the plain HTTP listener; `None` while nobody listens.
-    pub fn get(&self, path: &str) -> Option<String> {
+    pub(crate) fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.http).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// The identity directory of `path` (`agent/refunds`), joined at first use.
-    pub fn identity(&self, path: &str) -> PathBuf {
+    pub(crate) fn identity(&self, path: &str) -> PathBuf {
         let dir = self.path(&format!("id-{}", path.replace('/', "-")));
         if !dir.exists() {
             let id = format!("{SHOP}/{path}");
@@ -136,23 +136,28 @@ impl World {
     }
 
     /// A connection as `path`.
-    pub async fn session(&self, path: &str) -> Arc<Session> {
+    pub(crate) async fn session(&self, path: &str) -> Arc<Session> {
         let dir = self.identity(path);
         Session::open(&dir, Arc::new(SystemClock)).await.unwrap()
     }
 
     /// Runs `dayfly` with these arguments, and paths after them.
-    pub fn dayfly(&self, identity: Option<&Path>, args: &[&str], paths: &[&Path]) -> Output {
+    pub(crate) fn dayfly(&self, identity: Option<&Path>, args: &[&str], paths: &[&Path]) -> Output {
         self.command(identity, args, paths).output().unwrap()
     }
 
     /// Runs `dayfly` as the identity of `path`.
-    pub fn run(&self, path: &str, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, path: &str, args: &[&str]) -> Output {
         self.dayfly(Some(&self.identity(path)), args, &[])
     }
 
     /// `dayfly` with these arguments, not yet run.
-    pub fn command(&self, identity: Option<&Path>, args: &[&str], paths: &[&Path]) -> Command {
+    pub(crate) fn command(
+        &self,
+        identity: Option<&Path>,
+        args: &[&str],
+        paths: &[&Path],
+    ) -> Command {
         let mut command = Command::new(DAYFLY);
         command.args(args).args(paths).stdin(Stdio::null());
         command.env_remove("DAYFLY_IDENTITY").env_remove("DAYFLY_CONFIG");
@@ -162,7 +167,11 @@ impl World {
     }
 
     /// Writes the shop's bundle with keys that this test holds, each file changed by `change`.
-    pub fn write_bundle(&self, name: &str, change: impl Fn(&str, String) -> String) -> PathBuf {
+    pub(crate) fn write_bundle(
+        &self,
+        name: &str,
+        change: impl Fn(&str, String) -> String,
+    ) -> PathBuf {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/shop");
         let dir = self.path(name);
         std::fs::create_dir_all(&dir).unwrap();
@@ -179,7 +188,7 @@ impl World {
     }
 
     /// The key file of a person, as `ssh-keygen` would write it.
-    pub fn key_file(&self, name: &str) -> PathBuf {
+    pub(crate) fn key_file(&self, name: &str) -> PathBuf {
         let file = self.path(&format!("key-{name}"));
         let text = ssh(name).to_openssh(ssh_key::LineEnding::LF).unwrap();
         std::fs::write(&file, text.as_bytes()).unwrap();
@@ -200,7 +209,7 @@ impl Drop for World {
 }
 
 /// The SSH key of a person.
-pub fn ssh(name: &str) -> ssh_key::PrivateKey {
+pub(crate) fn ssh(name: &str) -> ssh_key::PrivateKey {
     let mut seed = [0; 32];
     seed.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
     let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed));

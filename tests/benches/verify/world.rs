@@ -148,7 +148,7 @@ fn hear(enforcer: &Arc<Enforcer>, clock: &dyn Clock) -> anyhow::Result<()> {
         key: KeyId(1),
         snapshot: None,
     };
-    let snapshot = Head { snapshot: Some(snapshot_digest([])), ..head.clone() };
+    let snapshot = Head { snapshot: Some(snapshot_digest([])), ..head };
     let entries: Vec<Vec<u8>> = Vec::new();
     follower.receive(&Message::Snapshot(entries, Some(snapshot.sign(&feed))), now, uptime)?;
     let beat: Message<Vec<u8>> = Message::Heartbeat(head.sign(&feed), vec![1; 16]);

@@ -156,7 +156,7 @@ fn a_live_grant_rests_on_approvals_that_still_count() {
         |d| d.people.get_mut(&person("ann")).unwrap().keys.clear(),
         |d| d.people.get_mut(&person("ann")).unwrap().groups.clear(),
         |d| drop(d.people.remove(&person("ann"))),
-        |d| drop(d.workloads[0].owners.insert(person("ann"))),
+        |d| d.workloads[0].owners.extend([person("ann")]),
     ];
     for (n, change) in changes.iter().enumerate() {
         let mut world = World::new();

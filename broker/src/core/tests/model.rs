@@ -59,7 +59,7 @@ impl Model {
             [0, 0, 0, 1, 2, 20, 45, 81, 119, 121, 299, 301][usize::from(draw.wait) / 2],
         ));
         let Some((who, command)) = self.command(draw) else { return };
-        let life = if draw.how % 5 == 0 { 30 } else { 3600 };
+        let life = if draw.how.is_multiple_of(5) { 30 } else { 3600 };
         let caller = Caller { id: id(who), until: self.world.now.plus(secs(life)) };
         let before = self.world.log.len();
         let result = self.world.run_as(&caller, &command).map(drop);
@@ -142,9 +142,10 @@ impl Model {
     fn filing(&mut self, draw: Draw) -> Option<(&'static str, Command)> {
         let workload = pick(&WORKLOADS, draw.who).copied()?;
         let mut filing = self.world.filing();
-        filing.task = if draw.about % 2 == 0 { "task-1" } else { "task-2" }.parse().unwrap();
+        filing.task =
+            if draw.about.is_multiple_of(2) { "task-1" } else { "task-2" }.parse().unwrap();
         filing.uses = NonZeroU32::new(u32::from(draw.about % 4));
-        filing.principal = (draw.about % 3 == 0).then(|| person("pat"));
+        filing.principal = draw.about.is_multiple_of(3).then(|| person("pat"));
         filing.lifetime = [None, Some(secs(60)), Some(secs(400)), Some(secs(3600))]
             [usize::from(draw.about / 4 % 4)];
         let grant = GrantId::derive(&self.world.state.head.epoch, &id(workload), &filing.id);
@@ -154,7 +155,7 @@ impl Model {
 
     fn file(&self, workload: &str, filing: Filing, how: u8) -> Command {
         let mut basis = self.world.basis(workload, &filing.task, None);
-        basis.holdings.task += u32::from(how % 16 == 0);
+        basis.holdings.task += u32::from(how.is_multiple_of(16));
         Command::File(filing, Verdict { basis, outcome: outcome(how) })
     }
 
@@ -192,7 +193,7 @@ impl Model {
     fn exchange(&mut self, draw: Draw) -> Option<(&'static str, Command)> {
         let (workload, filing, grant) = pick(&self.filed, draw.about)?.clone();
         let mut exchange = self.world.exchanging(&filing);
-        if draw.how % 9 == 0 {
+        if draw.how.is_multiple_of(9) {
             exchange.holder_key = holder(2);
         }
         self.exchanged.push((workload, exchange.clone()));
@@ -252,7 +253,7 @@ fn narrowing(how: u8) -> Narrowing {
             2 => Some([right("read db/**")].into()),
             _ => None,
         },
-        constraints: (how % 3 == 0).then(|| at_most("amount", 100)).into_iter().collect(),
+        constraints: how.is_multiple_of(3).then(|| at_most("amount", 100)).into_iter().collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of policy: what refuses a bundle, what a bundle refuses, and that the most restrictive
 //! answer wins.
+#![expect(clippy::arithmetic_side_effects, reason = "a test may panic")]
 
 mod ask;
 mod bundle;

@@ -127,9 +127,9 @@ impl Case {
             "other_peer"
         } else if self.proven == Proven::Early {
             "proof_time"
-        } else if self.proven == Proven::NoAct && self.counted {
-            "bad_proof"
-        } else if !matches!(self.proven, Proven::Good | Proven::PeerByKey | Proven::NoAct) {
+        } else if !(matches!(self.proven, Proven::Good | Proven::PeerByKey)
+            || (self.proven == Proven::NoAct && !self.counted))
+        {
             "bad_proof"
         } else if self.replayed && self.proven != Proven::PeerByKey {
             "replayed"
@@ -200,10 +200,12 @@ impl Case {
         let http = DpopCall {
             method: if self.proven == Proven::OtherMethod { "GET" } else { "POST" },
             url: if self.proven == Proven::OtherUrl { BASE } else { usual_http().url },
-            act: match self.proven {
-                Proven::NoAct => None,
-                Proven::OtherAct => Some(&wrong),
-                _ => Some(&right),
+            act: if self.proven == Proven::NoAct {
+                None
+            } else if self.proven == Proven::OtherAct {
+                Some(&wrong)
+            } else {
+                Some(&right)
             },
             nonce: None,
         };
@@ -252,10 +254,12 @@ impl Case {
         world.publish_until(heard + Duration::from_secs(5));
         let key = Some(public(&holder(u8::from(self.proven == Proven::OtherPeer))));
         let peer = Peer { id: AGENT.parse().unwrap(), key };
-        let shown = match self.proven {
-            Proven::Nothing => Shown::Nothing,
-            Proven::PeerByKey | Proven::OtherPeer => Shown::Peer(&peer),
-            _ => Shown::Dpop { proof: &proof, method: "POST", path: PATH },
+        let shown = if self.proven == Proven::Nothing {
+            Shown::Nothing
+        } else if matches!(self.proven, Proven::PeerByKey | Proven::OtherPeer) {
+            Shown::Peer(&peer)
+        } else {
+            Shown::Dpop { proof: &proof, method: "POST", path: PATH }
         };
         code(&world.show(&token, shown, &call))
     }
@@ -297,7 +301,8 @@ fn the_order_of_checks_is_the_documented_one() {
         caveat_at_most: Some(10),
         counted: true,
     };
-    let mends: [(&str, fn(&mut Case)); 17] = [
+    type Mend = fn(&mut Case);
+    let mends: [(&str, Mend); 17] = [
         ("malformed", |case| case.garbled = false),
         ("stale", |case| case.silence = 0),
         ("revoked", |case| case.revoked = false),
