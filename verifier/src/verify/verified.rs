@@ -106,14 +106,14 @@ impl Held {
 /// Built by [`super::Verifier::verify`] alone, or by the broker's answer to a
 /// [`super::MustAsk`]. Its fields are private, so that nothing else can make one:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// use dayfly_verifier::verify::Verified;
-/// let forged = Verified { held: todo!() };
+/// let forged = Verified { held: unreachable!() };
 /// ```
 ///
-/// ```compile_fail
+/// ```compile_fail,E0624
 /// use dayfly_verifier::verify::Verified;
-/// let forged = Verified::new(todo!());
+/// let forged = Verified::new(unreachable!());
 /// ```
 #[derive(Clone)]
 pub struct Verified {
