@@ -141,7 +141,7 @@ pub fn examine(
     let finding = |(right, ruling): (&(Operation, Point<'_>), Ruling)| {
         let (operation, point) = right;
         let outcome = match ruling.answer {
-            Ok(demand) => Outcome::Permitted(demand.requirement(case.destructive)),
+            Ok(demand) => Outcome::Permitted(demand.requirement()),
             Err(refusal) => Outcome::Refused(refusal),
         };
         let resource = point.entity.uid().id().unescaped().to_owned();
@@ -160,19 +160,19 @@ fn judge(
         ruling.answer.map(|other| demand.and(&other))
     })?;
     if question.exactly {
-        within(question, &demand, case.destructive)?;
+        within(question, &demand)?;
     }
-    Ok(demand.requirement(case.destructive))
+    Ok(demand.requirement())
 }
 
 /// Refuses more than policies allow, in the name of the one that set the limit.
-fn within(question: &Question<'_>, demand: &Demand, destructive: bool) -> Result<(), Refusal> {
+fn within(question: &Question<'_>, demand: &Demand) -> Result<(), Refusal> {
     let (most, by) = demand.max_lease();
     if question.lifetime.is_some_and(|asked| asked > most) {
         let reason = format!("a lease may last at most {} seconds", most.as_secs());
         return Err(Refusal { policy: by.into(), reason });
     }
-    if let Some((most, by)) = demand.max_uses(destructive)
+    if let Some((most, by)) = demand.max_uses()
         && question.uses.is_some_and(|asked| asked > most)
     {
         let reason = format!("there may be at most {most} uses");
@@ -186,7 +186,7 @@ fn within(question: &Question<'_>, demand: &Demand, destructive: bool) -> Result
 pub fn default_uses(bundle: &Bundle, scope: &Scope) -> Option<NonZeroU32> {
     let destructive = scope.rights().any(|right| {
         let mut points = bundle.resources.points(&right.resource);
-        points.any(|point| point.declared.destructive.contains(&right.operation))
+        points.any(|point| point.is_destructive(&right.operation))
     });
     destructive.then_some(NonZeroU32::MIN)
 }
@@ -196,7 +196,6 @@ struct Case<'a> {
     rules: &'a Rules,
     workload: EntityUid,
     points: Vec<(Operation, Point<'a>)>,
-    destructive: bool,
     context: Context,
     entities: Entities,
 }
@@ -220,8 +219,7 @@ impl<'a> Case<'a> {
             return Err(refuse(format!("`{name}` is not a person")));
         }
         let points = points(bundle, question)?;
-        let destructive =
-            points.iter().any(|(operation, point)| point.declared.destructive.contains(operation));
+        let destructive = points.iter().any(|(operation, at)| at.is_destructive(operation));
         let facts = Facts {
             principal: question.principal,
             scope: Some(question.scope),
@@ -242,7 +240,7 @@ impl<'a> Case<'a> {
         let entities = bundle.rules.entities(entities.into_values())?;
         let context = context::context(facts)?;
         let rules = &bundle.rules;
-        Ok(Self { rules, workload: workload.uid(), points, destructive, context, entities })
+        Ok(Self { rules, workload: workload.uid(), points, context, entities })
     }
 
     /// What the policies say, point by point.
@@ -253,13 +251,15 @@ impl<'a> Case<'a> {
                 let schema = Some(&self.rules.schema);
                 Ask::new(self.workload.clone(), action, resource, context, schema).ok()
             });
-            match request {
-                Some(request) => self.rules.ask(&request, &self.entities),
-                None => {
-                    let unknown = "an argument, or its type, is not in the schema of the bundle";
-                    Ruling { policies: Vec::new(), answer: Err(errs(unknown)) }
-                }
-            }
+            let Some(request) = request else {
+                let unknown = "an argument, or its type, is not in the schema of the bundle";
+                return Ruling { policies: Vec::new(), answer: Err(errs(unknown)) };
+            };
+            let Ruling { policies, answer } = self.rules.ask(&request, &self.entities);
+            let once = |demand: Demand| {
+                if point.is_destructive(operation) { demand.destructive() } else { demand }
+            };
+            Ruling { policies, answer: answer.map(once) }
         })
     }
 }

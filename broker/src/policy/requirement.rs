@@ -164,18 +164,25 @@ impl Demand {
         self.max_lease.as_ref().map_or((MAX_LEASE, "default"), |(lease, by)| (*lease, by))
     }
 
-    /// The most uses, and the policy that says so; a destructive right has one where none does.
-    pub(super) fn max_uses(&self, destructive: bool) -> Option<(NonZeroU32, &str)> {
-        let once = destructive.then_some((NonZeroU32::MIN, "default"));
-        self.max_uses.as_ref().map(|(uses, by)| (*uses, by.as_str())).or(once)
+    /// The same of a destructive operation: one use where no policy that permits it says how many.
+    /// To be applied before demands are put together, so that a number which another right may be
+    /// used does not stand in for it.
+    pub(super) fn destructive(mut self) -> Self {
+        self.max_uses.get_or_insert((NonZeroU32::MIN, "default".into()));
+        self
+    }
+
+    /// The most uses, and the policy that says so.
+    pub(super) fn max_uses(&self) -> Option<(NonZeroU32, &str)> {
+        self.max_uses.as_ref().map(|(uses, by)| (*uses, by.as_str()))
     }
 
     /// The same, as requests carry it.
-    pub(super) fn requirement(&self, destructive: bool) -> Requirement {
+    pub(super) fn requirement(&self) -> Requirement {
         Requirement {
             approvals: self.approvals.clone(),
             max_lifetime: self.max_lease().0,
-            max_uses: self.max_uses(destructive).map(|(uses, _)| uses),
+            max_uses: self.max_uses().map(|(uses, _)| uses),
             online: false,
             evidence: false,
             presence: false,

@@ -46,6 +46,13 @@ pub(super) struct Point<'a> {
     pub(super) entity: Entity,
 }
 
+impl Point<'_> {
+    /// Whether `operation` destroys something here.
+    pub(super) fn is_destructive(&self, operation: &Operation) -> bool {
+        self.declared.destructive.contains(operation)
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 enum Attribute {

@@ -184,7 +184,7 @@ fn read_policies(text: &str, known: Known<'_>, problems: &mut Problems) -> Optio
 fn fillable(rule: &Rule, directory: &Directory) -> bool {
     let Rule::Permit(demand) = rule else { return true };
     let able = directory.people.iter().filter(|(_, person)| !person.keys.is_empty());
-    quorum::met(&demand.requirement(false), directory, able.map(|(name, _)| name))
+    quorum::met(&demand.requirement(), directory, able.map(|(name, _)| name))
 }
 
 /// The `@id` of a policy: requesters and the log name it by that.

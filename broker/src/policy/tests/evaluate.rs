@@ -222,6 +222,31 @@ fn what_destroys_is_for_one_use_unless_policy_says_how_many() {
     assert_eq!(write.permitted(&minimal(&[destructive, five])).max_uses, NonZeroU32::new(5));
 }
 
+/// A number that policy gives to reading is not one that it gives to destroying.
+#[test]
+fn the_one_use_of_what_destroys_is_not_raised_by_a_right_beside_it() {
+    let destructive = ("resources.toml", "\"write\"]", "\"write\"]\ndestructive = [\"write\"]");
+    let read = "@approvals(\"none\") @max_uses(\"100\")";
+    let bundle = minimal(&[destructive, ("policy.cedar", "@approvals(\"none\")", read)]);
+    let hundred = NonZeroU32::new(100);
+    assert_eq!(Ask::files(&["read files/1"]).permitted(&bundle).max_uses, hundred);
+    let rights = ["read files/1", "write files/1", "read files/2"];
+    for rights in [&rights[..2], &rights[1..], &rights[..]] {
+        let both = Ask::files(rights);
+        assert_eq!(both.permitted(&bundle).max_uses, Some(NonZeroU32::MIN), "{rights:?}");
+        let refused = Ask { uses: hundred, ..both.clone() }.refused(&bundle);
+        assert_eq!(refused, ("default".into(), "there may be at most 1 uses".into()));
+        // Each point says what holds there, and what was filed before is cut to it.
+        let said = both.with(|question, held| examine(&bundle, question, held)).unwrap();
+        for found in said {
+            let Outcome::Permitted(demand) = found.outcome else { panic!("{found:?}") };
+            let most =
+                if found.operation.as_str() == "write" { NonZeroU32::new(1) } else { hundred };
+            assert_eq!(demand.max_uses, most);
+        }
+    }
+}
+
 #[test]
 fn windows_across_midnight_and_weekdays_are_utc() {
     let policy = "@id(\"night\") @approvals(\"none\") permit (principal, action, resource) \
