@@ -83,7 +83,7 @@ pub enum Denial {
     /// Policy refuses.
     #[error("policy `{}` refuses: {}", .0.policy, .0.reason)]
     PolicyRefused(Refusal),
-    /// The workload holds or awaits as much as it may.
+    /// The workload holds, awaits or has filed as much as it may.
     #[error("too many {0} at once")]
     LimitReached(Limited),
 }
@@ -129,6 +129,8 @@ pub enum Limited {
     LiveGrants,
     /// Pending requests.
     PendingRequests,
+    /// Requests that are remembered, however they ended.
+    Requests,
     /// Exchanges that were answered with the same token.
     Exchanges,
 }
@@ -138,6 +140,7 @@ impl std::fmt::Display for Limited {
         f.write_str(match self {
             Self::LiveGrants => "live grants",
             Self::PendingRequests => "pending requests",
+            Self::Requests => "remembered requests",
             Self::Exchanges => "exchanges for one token",
         })
     }

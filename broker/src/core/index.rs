@@ -35,6 +35,8 @@ pub(super) struct Index {
     of_task: OrdMap<TaskId, Tally>,
     of_owners: OrdMap<BTreeSet<PersonId>, Tally>,
     all: Tally,
+    /// How many cases of each workload are remembered, however they ended.
+    remembered: OrdMap<SpiffeId, u32>,
 }
 
 /// How many requests are pending, and how many grants are live.
@@ -73,7 +75,10 @@ impl Tally {
 impl Index {
     /// A case that was not there before.
     pub(super) fn add(&mut self, id: GrantId, case: &Case) {
-        self.workload.insert((case.request.workload.clone(), id));
+        let workload = &case.request.workload;
+        if self.workload.insert((workload.clone(), id)).is_none() {
+            count(&mut self.remembered, workload, |old| old.saturating_add(1));
+        }
         self.task.insert((case.request.task.clone(), id));
         self.enter(id, case);
     }
@@ -120,7 +125,10 @@ impl Index {
 
     /// Forgets a case that has left already.
     pub(super) fn remove(&mut self, id: GrantId, case: &Case) {
-        self.workload.remove(&(case.request.workload.clone(), id));
+        let workload = &case.request.workload;
+        if self.workload.remove(&(workload.clone(), id)).is_some() {
+            count(&mut self.remembered, workload, |old| old.saturating_sub(1));
+        }
         self.task.remove(&(case.request.task.clone(), id));
     }
 
@@ -170,6 +178,18 @@ impl Index {
         self.of_workload.get(workload).copied().unwrap_or_default()
     }
 
+    /// How many cases of `workload` were remembered at the last entry.
+    pub(super) fn remembered(&self, workload: &SpiffeId) -> u32 {
+        self.remembered.get(workload).copied().unwrap_or_default()
+    }
+
+    /// The cases that were remembered at the last entry and would not be at `now`.
+    pub(super) fn forgotten(&self, now: Timestamp) -> impl Iterator<Item = GrantId> {
+        let ended = self.gone.range(..=(now, LAST)).map(|(_, id)| *id);
+        let lapsed = self.due.iter().take_while(move |(due, _)| due.plus(RETENTION) <= now);
+        ended.chain(lapsed.map(|(_, id)| *id))
+    }
+
     /// How many for `task` were open at the last entry.
     pub(super) fn tally_of_task(&self, task: &TaskId) -> Tally {
         self.of_task.get(task).copied().unwrap_or_default()
@@ -189,22 +209,22 @@ impl Index {
     fn count(&mut self, case: &Case, change: fn(Tally, Tally) -> Tally) {
         let one = Tally::of(case);
         self.all = change(self.all, one);
-        tally(&mut self.of_workload, &case.request.workload, |old| change(old, one));
-        tally(&mut self.of_task, &case.request.task, |old| change(old, one));
-        tally(&mut self.of_owners, &case.kin.owners, |old| change(old, one));
+        count(&mut self.of_workload, &case.request.workload, |old| change(old, one));
+        count(&mut self.of_task, &case.request.task, |old| change(old, one));
+        count(&mut self.of_owners, &case.kin.owners, |old| change(old, one));
     }
 }
 
-/// Changes one tally; one that counts nothing is not kept.
-fn tally<K: Ord + Clone>(
-    tallies: &mut OrdMap<K, Tally>,
+/// Changes one count; one that counts nothing is not kept.
+fn count<K: Ord + Clone, N: Copy + Default + Eq>(
+    counts: &mut OrdMap<K, N>,
     key: &K,
-    change: impl FnOnce(Tally) -> Tally,
+    change: impl FnOnce(N) -> N,
 ) {
-    let new = change(tallies.get(key).copied().unwrap_or_default());
-    if new == Tally::default() {
-        tallies.remove(key);
+    let new = change(counts.get(key).copied().unwrap_or_default());
+    if new == N::default() {
+        counts.remove(key);
     } else {
-        tallies.insert(key.clone(), new);
+        counts.insert(key.clone(), new);
     }
 }

@@ -16,6 +16,9 @@ pub const DECISION_WINDOW: Duration = Duration::from_secs(2 * 60);
 /// How long the end of a request or grant is remembered: longer than any id that could repeat it
 /// is taken for a new one, so that a repeat is never taken for a new request.
 pub const RETENTION: Duration = Duration::from_secs(60 * 60);
+/// How many requests of one workload are remembered at once, however they ended: each is an entry,
+/// and is kept until [`RETENTION`] after its end.
+pub const MAX_REQUESTS: u32 = 1_024;
 
 /// How many exchanges may be answered with one token: each answer is an entry.
 pub const MAX_ANSWERS: u32 = 256;

@@ -123,6 +123,14 @@ impl State {
         self.cases_due(now, |case| case.request.workload == *workload, self.index.tally(workload))
     }
 
+    /// How many cases of `workload` are remembered at `now`, however they ended.
+    #[must_use]
+    pub fn remembered(&self, workload: &SpiffeId, now: Timestamp) -> u32 {
+        let forgotten = self.index.forgotten(now).filter_map(|id| self.case(&id));
+        let forgotten = forgotten.filter(|case| case.request.workload == *workload);
+        forgotten.fold(self.index.remembered(workload), |count, _| count.saturating_sub(1))
+    }
+
     /// How many requests are pending at `now`, and how many grants live, in all.
     #[must_use]
     pub fn tally_all(&self, now: Timestamp) -> Tally {

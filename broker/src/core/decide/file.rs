@@ -12,7 +12,7 @@ use crate::core::case::{Case, Kin, Stage};
 use crate::core::command::Filing;
 use crate::core::denial::{Denial, Limited};
 use crate::core::event::Event;
-use crate::core::limits::{MAX_LEASE, MAX_PENDING_LIFE};
+use crate::core::limits::{MAX_LEASE, MAX_PENDING_LIFE, MAX_REQUESTS};
 use crate::core::quorum;
 use crate::core::verdict::{Outcome, Refusal, Verdict};
 
@@ -26,13 +26,20 @@ pub(super) fn file(asked: &Asked<'_>, filing: &Filing, verdict: &Verdict) -> Dec
     check(asked, filing)?;
     current(verdict, asked.state.basis(asked.caller, &filing.task, None, asked.now))?;
 
-    let required = match &verdict.outcome {
-        Outcome::Permitted(required) => required.clone(),
-        Outcome::Refused(refusal) => return Ok((actor, refused(asked, filing, refusal.clone()))),
+    let (required, refusal) = match &verdict.outcome {
+        Outcome::Permitted(required) => (required.clone(), None),
+        Outcome::Refused(refusal) => (nothing(asked, filing), Some(refusal.clone())),
     };
     let request = request(asked, filing, required);
+    // These bound what is recorded, so they hold for what is refused as well.
     if request.canonical().len() > MAX_CANONICAL_BYTES {
         return Err(invalid("request", "is too long to be shown in full"));
+    }
+    if asked.state.remembered(asked.caller, asked.now) >= MAX_REQUESTS {
+        return Err(Denial::LimitReached(Limited::Requests));
+    }
+    if let Some(refusal) = refusal {
+        return Ok((actor, refused(asked, filing, refusal)));
     }
     let until = asked.now.plus(asked.state.limits.pending_life.min(MAX_PENDING_LIFE));
     let case = pending(asked, request, until);
@@ -100,17 +107,21 @@ fn pending(asked: &Asked<'_>, request: Request, until: Timestamp) -> Case {
     }
 }
 
-/// A refusal is an entry too. Its requirement is empty.
-fn refused(asked: &Asked<'_>, filing: &Filing, refusal: Refusal) -> Vec<Event> {
-    let empty = Requirement {
+/// The requirement of what is refused.
+fn nothing(asked: &Asked<'_>, filing: &Filing) -> Requirement {
+    Requirement {
         approvals: BTreeMap::new(),
         max_lifetime: filing.lifetime.unwrap_or(asked.state.limits.default_lease),
         max_uses: None,
         online: false,
         evidence: false,
         presence: false,
-    };
-    let request = request(asked, filing, empty);
+    }
+}
+
+/// A refusal is an entry too. Its requirement is empty.
+fn refused(asked: &Asked<'_>, filing: &Filing, refusal: Refusal) -> Vec<Event> {
+    let request = request(asked, filing, nothing(asked, filing));
     vec![Event::RequestRefused { request, justification: filing.justification, refusal }]
 }
 

@@ -8,6 +8,7 @@ mod feed;
 mod measure;
 mod model;
 mod oracle;
+mod quota;
 mod refusals;
 mod rulebook;
 mod texts;

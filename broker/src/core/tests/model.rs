@@ -301,6 +301,8 @@ proptest! {
             let tally = again.tally(&id(workload), now);
             prop_assert_eq!(usize::try_from(tally.live).unwrap(), live.count());
             prop_assert_eq!(usize::try_from(tally.live + tally.pending).unwrap(), open.count());
+            let remembered = again.remembered(&id(workload), again.time);
+            prop_assert_eq!(usize::try_from(remembered).unwrap(), cases().count());
         }
     }
 }

@@ -1,0 +1,94 @@
+//! What is recorded of one workload is bounded, whatever policy says of it.
+
+use dayfly_verifier::scope::{Constraint, Limit, Scope, Value};
+
+use super::world::*;
+use crate::core::command::{Command, Filing};
+use crate::core::denial::{Denial, Limited};
+use crate::core::event::Event;
+use crate::core::limits::MAX_REQUESTS;
+use crate::core::verdict::{Outcome, Verdict};
+
+/// Files what policy refuses.
+fn refused(world: &mut World, filing: &Filing) -> Result<Vec<Event>, Denial> {
+    let basis = world.basis("agent/a", &filing.task, None);
+    let verdict = Verdict { basis, outcome: Outcome::Refused(refusal()) };
+    world.run("agent/a", Command::File(filing.clone(), verdict))
+}
+
+fn remembered(world: &World) -> u32 {
+    world.state.remembered(&id("agent/a"), world.now)
+}
+
+#[test]
+fn a50_refused_and_ended_requests_are_counted_until_they_are_forgotten() {
+    let mut world = World::new();
+    let first = world.filing();
+    refused(&mut world, &first).unwrap();
+    for n in 1..MAX_REQUESTS {
+        let filing = world.filing();
+        if n % 2 == 0 {
+            refused(&mut world, &filing).unwrap();
+        } else {
+            world.granted(&filing);
+            world.run("agent/a", Command::Cancel(filing.id, holder(1))).unwrap();
+        }
+    }
+    assert_eq!(remembered(&world), MAX_REQUESTS);
+    let head = world.state.head;
+    let full = Err(Denial::LimitReached(Limited::Requests));
+    let filing = world.filing();
+    assert_eq!(refused(&mut world, &filing), full);
+    for approvals in [&[][..], &[("dba", 1)], &[("nobody", 1)]] {
+        let more = world.file("agent/a", &filing, &requirement(approvals)).map(|_| Vec::new());
+        assert_eq!(more, full, "{approvals:?}");
+    }
+    // What was answered before is answered again, and others are not held up.
+    assert_eq!(refused(&mut world, &first), Ok(Vec::new()));
+    assert_eq!(world.state.head, head);
+    world.file("agent/b", &filing, &requirement(&[])).unwrap();
+    // Time alone makes room again, with nobody else to move the log on.
+    world.pass(secs(3599));
+    let filing = world.filing();
+    assert_eq!(refused(&mut world, &filing), full);
+    world.pass(secs(1));
+    assert_eq!(remembered(&world), 0);
+    let filing = world.filing();
+    refused(&mut world, &filing).unwrap();
+    assert_eq!(remembered(&world), 1);
+    assert_eq!(world.state.cases_of(&id("agent/a")).count(), 1);
+}
+
+#[test]
+fn what_ends_by_itself_is_counted_as_long_as_it_is_remembered() {
+    let mut world = World::new();
+    world.pending(&[("dba", 1)]);
+    let filing = world.filing();
+    world.granted(&filing);
+    for (pass, expected) in [(299, 2), (1, 2), (3599, 2), (1, 0)] {
+        world.pass(secs(pass));
+        assert_eq!(remembered(&world), expected);
+    }
+    // The same once the fold has caught up.
+    let other = world.filing();
+    world.file("agent/b", &other, &requirement(&[])).unwrap();
+    assert_eq!(remembered(&world), 0);
+    assert_eq!(world.state.cases_of(&id("agent/a")).count(), 0);
+}
+
+/// A refusal carries the whole request into the log: no longer one than could be shown.
+#[test]
+fn what_is_too_long_is_not_recorded_as_refused_either() {
+    let mut world = World::new();
+    let text = |n: usize| Value::text(&format!("{n:0>256}")).unwrap();
+    let one_of = |n: usize| Constraint {
+        argument: format!("argument_{n}").parse().unwrap(),
+        limit: Limit::OneOf((0..32).map(text).collect()),
+    };
+    let mut filing = world.filing();
+    filing.scope = Scope::new([right("read db/prod/**")], (0..8).map(one_of)).unwrap();
+    let head = world.state.head;
+    let long = refused(&mut world, &filing);
+    assert!(matches!(long, Err(Denial::Invalid(invalid)) if invalid.field == "request"));
+    assert_eq!(world.state.head, head);
+}
