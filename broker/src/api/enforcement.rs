@@ -135,7 +135,7 @@ pub(super) fn status(
     let signing = broker.signer.present(now).map(|(key, _)| key);
     let keys = state.keys.iter().map(|(key, listed)| v1::KeyStatus {
         key: key.0,
-        signing: signing == Some(*key) && !listed.retired,
+        signing: signing == Some(*key) && listed.signs(now),
         not_after_ms: render::ms(listed.not_after),
     });
     let standings = broker.hub.instances.standings(broker.hub.uptime());

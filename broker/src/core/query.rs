@@ -111,9 +111,9 @@ impl State {
     /// not looked at.
     #[must_use]
     pub fn is_good(&self, token: &Token, now: Timestamp) -> bool {
-        let Minted { claims, record } = &token.minted;
+        let Minted { claims, record: _ } = &token.minted;
         let key = self.keys.get(&claims.key);
-        let key = key.is_some_and(|key| record.seq >= key.revoked_below && now < key.not_after);
+        let key = key.is_some_and(|key| !key.revoked && now < key.not_after);
         !token.revoked && now < claims.expires_at && key
     }
 

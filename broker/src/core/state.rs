@@ -56,8 +56,9 @@ pub struct SigningKey {
     pub not_after: Timestamp,
     /// Whether it signs nothing any more.
     pub retired: bool,
-    /// Tokens that it signed and that were recorded below this place are revoked.
-    pub revoked_below: Seq,
+    /// Whether it was revoked, and with it all that it signed or would sign, for good: gateways
+    /// take nothing by it any more.
+    pub revoked: bool,
 }
 
 /// An entry that cannot stand where it stands: the log, or this fold of it, is wrong.
@@ -238,7 +239,7 @@ impl State {
                 .collect(),
             Target::Key(key) => {
                 if let Some(key) = self.keys.get_mut(key) {
-                    key.revoked_below = self.head.seq;
+                    key.revoked = true;
                 }
                 Vec::new()
             }
@@ -267,7 +268,13 @@ impl State {
 
 impl SigningKey {
     const fn new(public: HolderKey, not_after: Timestamp) -> Self {
-        Self { public, not_after, retired: false, revoked_below: Seq(0) }
+        Self { public, not_after, retired: false, revoked: false }
+    }
+
+    /// Whether it may sign at `now`.
+    #[must_use]
+    pub fn signs(&self, now: Timestamp) -> bool {
+        !self.retired && !self.revoked && now < self.not_after
     }
 }
 

@@ -116,6 +116,6 @@ fn claims(
 fn signing_key(asked: &Asked<'_>, exchange: &Exchange) -> Result<(KeyId, Timestamp), Denial> {
     let (id, not_after) = exchange.signing_key;
     let key = asked.state.keys.get(&id).ok_or(Denial::NotReady)?;
-    let good = !key.retired && key.not_after == not_after && asked.now < not_after;
+    let good = key.signs(asked.now) && key.not_after == not_after;
     if good { Ok((id, not_after)) } else { Err(Denial::NotReady) }
 }

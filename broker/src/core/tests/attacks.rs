@@ -260,6 +260,11 @@ fn a19_a_revoked_token_or_key_ends_its_tokens_and_not_the_grant() {
     assert_ne!(world.token(&filing), token);
     world.revoke(Target::Key(KEY)).unwrap();
     assert_eq!(world.exchange(&exchange), Err(Denial::Revoked));
+    // It signs nothing any more: gateways would take nothing by it.
+    let exchange = world.exchanging(&filing);
+    assert_eq!(world.exchange(&exchange), Err(Denial::NotReady));
+    assert!(!world.state.keys[&KEY].signs(world.now));
+    assert!(matches!(world.state.case(&grant).unwrap().standing(world.now), Standing::Granted(_)));
 }
 
 #[test]
