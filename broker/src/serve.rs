@@ -19,13 +19,15 @@ use dayfly_proto::v1::identity_service_server::IdentityServiceServer;
 use dayfly_proto::v1::operator_service_server::OperatorServiceServer;
 use dayfly_verifier::time::Clock;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 use crate::api::{
-    Broker, BundleError, LoadedBundle, access, approval, audit, gateway, identity, operator,
+    Broker, BundleError, LoadedBundle, MAX_TEXT_WRITES, access, approval, audit, gateway, identity,
+    operator,
 };
 use crate::authority::{Authority, AuthorityError, broker_id};
 use crate::caller::{Door, Guard, Known};
@@ -168,6 +170,7 @@ impl Opened {
     }
 
     /// Serves until the shutdown that it was opened with begins, and what runs then has ended or
+            texts: Arc::new(Semaphore::new(MAX_TEXT_WRITES)),
     /// is cut; or until the journal must not be gone on from.
     pub async fn run(self, listeners: Listeners) -> Result<(), ServeError> {
         let Self { mut broker, deciding, live } = self;

@@ -18,10 +18,12 @@ use super::parse::{self, Filed, Held};
 use super::{Broker, render, status, watch};
 use crate::caller::caller_of;
 use crate::core::case::Minted;
-use crate::core::command::{Caller, Command, Exchange};
+use crate::core::command::{Caller, Command, Exchange, Filing};
+use crate::core::decide::decide;
 use crate::core::denial::Denial;
 use crate::core::state::State;
 use crate::journal::Recorded;
+use crate::policy::bundle::Bundle;
 use crate::policy::evaluate::{Question, default_uses, evaluate};
 
 /// The service.
@@ -160,18 +162,15 @@ impl Access {
         let Filed { mut filing, justification, proof: _, digest: _ } = filed;
         let known = broker.sequencer.state().own(&caller.id, &filing.id).is_some();
         if let Some(text) = justification.filter(|_| !known) {
+            // What the newest state would not record leaves nothing on the disk.
+            let state = broker.sequencer.state();
+            let (bundle, now) = (broker.in_force(&state).await?, broker.now(&state));
+            let command = judged(&filing, caller, &state, &bundle, now)?;
+            decide(&state, &command, caller, now).map_err(|denial| status::denial(&denial))?;
             filing.justification = Some(broker.keep(text).await?);
         }
         let filed = broker
-            .submit_judged(caller, |state, bundle, now| {
-                let mut filing = filing.clone();
-                filing.uses = filing.uses.or_else(|| default_uses(bundle, &filing.scope));
-                let basis = state.basis(&caller.id, &filing.task, None, now);
-                let basis = basis.ok_or_else(|| status::denial(&Denial::NotReady))?;
-                let question = Question::of_filing(&filing, &caller.id, now);
-                let verdict = evaluate(bundle, &question, basis.holdings, basis.environment);
-                Ok(Command::File(filing, verdict))
-            })
+            .submit_judged(caller, |state, bundle, now| judged(&filing, caller, state, bundle, now))
             .await;
         if filed.as_ref().is_err_and(status::is_refusal)
             && let Some(text) = &filing.justification
@@ -210,6 +209,23 @@ impl Access {
         let request = state.case(grant).map(|case| render::case(case, now));
         Ok((request, Some(render::head(&state.head))))
     }
+}
+
+/// The command to file `filing`, with what `bundle` says of it at `now`.
+fn judged(
+    filing: &Filing,
+    caller: &Caller,
+    state: &State,
+    bundle: &Bundle,
+    now: Timestamp,
+) -> Result<Command, Status> {
+    let mut filing = filing.clone();
+    filing.uses = filing.uses.or_else(|| default_uses(bundle, &filing.scope));
+    let basis = state.basis(&caller.id, &filing.task, None, now);
+    let basis = basis.ok_or_else(|| status::denial(&Denial::NotReady))?;
+    let question = Question::of_filing(&filing, &caller.id, now);
+    let verdict = evaluate(bundle, &question, basis.holdings, basis.environment);
+    Ok(Command::File(filing, verdict))
 }
 
 /// Why there is no token, although the exchange was decided: the grant has ended since.

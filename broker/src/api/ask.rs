@@ -62,12 +62,23 @@ impl Broker {
         self.bundle(digest).await
     }
 
-    /// Keeps a free text aside, under a new salt, and returns what stands for it in the log.
+    /// Keeps a free text aside, under a new salt, and returns what stands for it in the log. Says
+    /// that it is busy where too many are being written; a write that nobody waits for any more
+    /// counts until it is over.
     pub async fn keep(&self, text: String) -> Result<TextDigest, Status> {
         let mut salt = [0; 16];
         self.random.fill(&mut salt);
         let text = FreeText::new(text, salt).map_err(|invalid| status::invalid(&invalid))?;
-        self.store.put_text(&text).await.map_err(|error| status::unavailable(&error))
+        let permit = self.texts.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| status::failure(&Failure::Fault(Fault::Busy)))?;
+        let store = self.store.clone();
+        let written = tokio::spawn(async move {
+            let written = store.put_text(&text).await;
+            drop(permit);
+            written
+        });
+        let written = written.await.map_err(|error| status::unavailable(&error))?;
+        written.map_err(|error| status::unavailable(&error))
     }
 
     /// Erases a text that nothing in the log names.

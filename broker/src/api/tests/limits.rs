@@ -1,0 +1,56 @@
+//! What one caller can make the broker write, hold and read.
+
+use futures_util::FutureExt as _;
+use tonic::Code;
+
+use super::*;
+use crate::api::MAX_TEXT_WRITES;
+
+const NEEDS_DBA: &str = "read orders/prod/o-17";
+
+#[tokio::test]
+async fn a50_texts_that_are_being_written_are_bounded() {
+    let world = World::new().await;
+    let agent = world.agent("agent/a", 1);
+    let room = world.broker.texts.clone();
+    let all = u32::try_from(MAX_TEXT_WRITES).unwrap();
+    let taken = room.clone().acquire_many_owned(all).await.unwrap();
+    let busy = world.file(&agent, world.filing(&agent, 1, NEEDS_DBA)).await.unwrap_err();
+    assert_eq!((busy.code(), reason(&busy).as_str()), (Code::ResourceExhausted, "BUSY"));
+    // What brings no text needs no room for one.
+    let bare = v1::RequestAccessRequest {
+        justification: String::new(),
+        ..world.filing(&agent, 2, NEEDS_DBA)
+    };
+    world.file(&agent, bare).await.unwrap();
+    drop(taken);
+    world.file(&agent, world.filing(&agent, 1, NEEDS_DBA)).await.unwrap();
+
+    // A write goes on, and counts, when the call that wanted it is gone.
+    assert!(world.broker.keep("a text".into()).now_or_never().is_none());
+    assert_eq!(room.available_permits(), MAX_TEXT_WRITES - 1);
+    drop(room.clone().acquire_many_owned(all).await.unwrap());
+    assert_eq!(world.texts(), 2);
+}
+
+/// Were there a write, it would say that it is busy.
+#[tokio::test]
+async fn a50_a_text_is_not_even_written_for_what_would_not_be_recorded() {
+    let world = World::new().await;
+    let agent = world.agent("agent/a", 1);
+    for n in 0..8 {
+        world.file(&agent, world.filing(&agent, n, NEEDS_DBA)).await.unwrap();
+    }
+    let all = u32::try_from(MAX_TEXT_WRITES).unwrap();
+    let _taken = world.broker.texts.acquire_many(all).await.unwrap();
+    let more = world.file(&agent, world.filing(&agent, 8, NEEDS_DBA)).await.unwrap_err();
+    assert_eq!(reason(&more), "LIMIT_REACHED");
+    let elsewhere = v1::RequestAccessRequest {
+        audience: "spiffe://shop.test/gateway/none".into(),
+        ..world.filing(&agent, 9, NEEDS_DBA)
+    };
+    assert_eq!(reason(&world.file(&agent, elsewhere).await.unwrap_err()), "INVALID");
+    let old = world.filing(&agent, 10, NEEDS_DBA);
+    world.forward(300_001);
+    assert_eq!(reason(&world.file(&agent, old).await.unwrap_err()), "STALE_ID");
+}
