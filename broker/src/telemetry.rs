@@ -26,7 +26,7 @@ use tonic::body::Body;
 use tower_service::Service;
 use tracing_subscriber::EnvFilter;
 
-use crate::caller::RULES;
+use crate::caller::listed;
 use crate::config::{Log, LogFormat};
 
 /// Upper bounds of the latency buckets, in seconds.
@@ -159,10 +159,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let path = request.uri().path();
         // Only names from our own table become labels: a caller cannot make up series.
-        let listed = RULES.iter().map(|(method, _)| *method).find(|method| *method == path);
-        let method = listed.unwrap_or("other");
+        let method = listed(request.uri().path());
         let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
         let began = clock.uptime();
         let answer = self.service.call(request);
