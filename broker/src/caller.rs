@@ -4,11 +4,12 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use dayfly_agent::svid::Peer;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Clock;
-use futures_util::future::Either;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
@@ -70,10 +71,31 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Rule::Anyone),
 ];
 
+/// The methods whose calls last as long as their streams. All others answer within [`DEADLINE`].
+pub const STREAMS: &[&str] = &[
+    "/dayfly.v1.AccessService/WatchRequest",
+    "/dayfly.v1.ApprovalService/WatchPending",
+    "/dayfly.v1.OperatorService/WatchEnforcement",
+    "/dayfly.v1.GatewayService/Follow",
+    "/dayfly.v1.AuditService/Tail",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+];
+
+/// How long a call may take, from its first byte to its answer, that is no stream.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
 /// The rule of a method, by its path.
 #[must_use]
 pub fn rule(path: &str) -> Option<Rule> {
     RULES.iter().find(|(listed, _)| *listed == path).map(|(_, rule)| *rule)
+}
+
+/// The method of a path as the table spells it: callers cannot make up names, neither in the log
+/// nor in the metrics.
+#[must_use]
+pub fn listed(path: &str) -> &'static str {
+    RULES.iter().map(|(listed, _)| *listed).find(|listed| *listed == path).unwrap_or("other")
 }
 
 /// The caller of a request, as the certificate of its connection says. Every request that a
@@ -91,13 +113,6 @@ impl Rule {
     /// Whether a caller with this ID is one of those whom the rule means.
     #[must_use]
     pub fn admits(self, id: &SpiffeId, directory: &Directory) -> bool {
-/// The method of a path as the table spells it: callers cannot make up names, neither in the log
-/// nor in the metrics.
-#[must_use]
-pub fn listed(path: &str) -> &'static str {
-    RULES.iter().map(|(listed, _)| *listed).find(|listed| *listed == path).unwrap_or("other")
-}
-
         let has = |roles: &[Role]| match directory.party(id) {
             Party::Person(name) => directory
                 .people
@@ -181,37 +196,50 @@ fn no_certificate() -> Status {
     Status::unauthenticated("this call needs a certificate")
 }
 
-/// Lets a call go on to its handler only where its rule says so.
+/// Lets a call go on to its handler only where its rule says so, and no longer than [`DEADLINE`]
+/// unless it is a stream.
 #[derive(Clone)]
 pub struct Guard<S> {
     door: Door,
     service: S,
+    deadline: Duration,
 }
 
 impl<S> Guard<S> {
     /// Stands before `service`.
     pub fn new(door: Door, service: S) -> Self {
-        Self { door, service }
+        Self { door, service, deadline: DEADLINE }
     }
 }
 
 impl<S, B> Service<Request<B>> for Guard<S>
 where
     S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<S::Future, std::future::Ready<Result<Response<Body>, Infallible>>>;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.service.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.door.admit(request.uri().path(), request.extensions().get::<Peer>()) {
-            Ok(()) => Either::Left(self.service.call(request)),
-            Err(status) => Either::Right(std::future::ready(Ok(status.into_http()))),
+        let path = request.uri().path();
+        let streams = STREAMS.contains(&path);
+        if let Err(status) = self.door.admit(path, request.extensions().get::<Peer>()) {
+            return Box::pin(std::future::ready(Ok(status.into_http())));
         }
+        let deadline = self.deadline;
+        let answer = self.service.call(request);
+        if streams {
+            return Box::pin(answer);
+        }
+        Box::pin(async move {
+            let answer = tokio::time::timeout(deadline, answer).await;
+            answer.unwrap_or_else(|_| Ok(status::too_late().into_http()))
+        })
     }
 }
 

@@ -36,6 +36,7 @@ use crate::follow::feed::Hub;
 use crate::found::{FEED_KEY, FoundError, TOKEN_KEY, read_statement};
 use crate::journal::{Joins, Journal, JournalError, Sqlite, Store};
 use crate::keys::NumberedKey;
+use crate::policy::files::{FILE_NAMES, MAX_FILE_BYTES};
 use crate::random::Random;
 use crate::sequencer::{Deciding, Sequencer};
 use crate::shutdown::{DRAIN, Shutdown};
@@ -44,6 +45,16 @@ use crate::telemetry::{Gauges, Measured, Metrics, Page, Readiness, pages};
 
 /// How often the broker looks after its own certificate and the locks of the authority.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// The longest message to services whose messages are small: whoever reaches the port for joining
+/// can send one.
+const SMALL_MESSAGE_BYTES: usize = 16 * 1024;
+/// The longest message to any other service.
+const MESSAGE_BYTES: usize = 256 * 1024;
+/// The longest message to operators: one that holds every file of a bundle, each as long as it may
+/// be.
+const BUNDLE_MESSAGE_BYTES: usize =
+    FILE_NAMES.len().saturating_mul(MAX_FILE_BYTES).saturating_add(MESSAGE_BYTES);
 
 /// Where time and randomness come from.
 #[derive(Clone)]
@@ -159,6 +170,7 @@ impl Opened {
             bundles,
             hub,
             trust: ArcSwap::from_pointee(signed),
+            texts: Arc::new(Semaphore::new(MAX_TEXT_WRITES)),
         };
         Ok(Self { broker, deciding, live })
     }
@@ -170,7 +182,6 @@ impl Opened {
     }
 
     /// Serves until the shutdown that it was opened with begins, and what runs then has ended or
-            texts: Arc::new(Semaphore::new(MAX_TEXT_WRITES)),
     /// is cut; or until the journal must not be gone on from.
     pub async fn run(self, listeners: Listeners) -> Result<(), ServeError> {
         let Self { mut broker, deciding, live } = self;
@@ -243,7 +254,6 @@ fn serve(
         let guard = Guard::new(door, routes);
         Measured::new(guard, metrics.clone(), broker.clock.clone())
     };
-    let joining = Routes::new(IdentityServiceServer::new(identity::Identity(broker.clone())));
     let mut serving = JoinSet::new();
     serving.spawn(listen::serve(
         listeners.broker,
@@ -256,7 +266,7 @@ fn serve(
         listeners.join,
         live.accept_anyone(&["h2"])?,
         broker.clock.clone(),
-        guarded(Door::Join, joining.prepare()),
+        guarded(Door::Join, Routes::new(joining(broker)).prepare()),
         stop.clone().cancelled_owned(),
     ));
     let http = axum::serve(listeners.http, pages(page(broker, readiness, metrics.clone())))
@@ -275,21 +285,32 @@ fn address(listener: &TcpListener) -> String {
 }
 
 /// All services behind the door that wants certificates.
-fn routes(broker: &Arc<Broker>) -> Result<(HealthReporter, Routes), ServeError> {
+pub(crate) fn routes(broker: &Arc<Broker>) -> Result<(HealthReporter, Routes), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let routes = Routes::new(IdentityServiceServer::new(identity::Identity(broker.clone())))
-        .add_service(AccessServiceServer::new(access::Access(broker.clone())))
-        .add_service(OperatorServiceServer::new(operator::Operator(broker.clone())))
-        .add_service(GatewayServiceServer::new(gateway::Gateway::new(broker.clone())))
-        .add_service(ApprovalServiceServer::new(approval::Approval(broker.clone())))
-        .add_service(AuditServiceServer::new(audit::Audit::new(broker.clone())))
-        .add_service(health_service)
-        .add_service(reflection);
+    let access = AccessServiceServer::new(access::Access(broker.clone()));
+    let operator = OperatorServiceServer::new(operator::Operator(broker.clone()));
+    let gateway = GatewayServiceServer::new(gateway::Gateway::new(broker.clone()));
+    let approval = ApprovalServiceServer::new(approval::Approval(broker.clone()));
+    let audit = AuditServiceServer::new(audit::Audit::new(broker.clone()));
+    let routes = Routes::new(joining(broker))
+        .add_service(access.max_decoding_message_size(MESSAGE_BYTES))
+        .add_service(operator.max_decoding_message_size(BUNDLE_MESSAGE_BYTES))
+        .add_service(gateway.max_decoding_message_size(MESSAGE_BYTES))
+        .add_service(approval.max_decoding_message_size(MESSAGE_BYTES))
+        .add_service(audit.max_decoding_message_size(MESSAGE_BYTES))
+        .add_service(health_service.max_decoding_message_size(SMALL_MESSAGE_BYTES))
+        .add_service(reflection.max_decoding_message_size(SMALL_MESSAGE_BYTES));
     Ok((health, routes.prepare()))
+}
+
+/// The service behind the door for joining; it stands behind the other one, too.
+fn joining(broker: &Arc<Broker>) -> IdentityServiceServer<identity::Identity> {
+    let service = IdentityServiceServer::new(identity::Identity(broker.clone()));
+    service.max_decoding_message_size(SMALL_MESSAGE_BYTES)
 }
 
 fn page(broker: &Arc<Broker>, readiness: &Readiness, metrics: Metrics) -> Page {

@@ -129,6 +129,16 @@ pub fn unavailable(error: &dyn Display) -> Status {
     status(Code::Unavailable, "UNAVAILABLE", NextAction::Retry, message, incident)
 }
 
+/// A call took too long; whether it was done is not known.
+#[must_use]
+pub fn too_late() -> Status {
+    let incident = incident();
+    tracing::warn!(incident, "a call took too long");
+    let message = format!("the broker did not answer in time; incident {incident}");
+    let incident = Some(("incident", incident));
+    status(Code::DeadlineExceeded, "TOO_LATE", NextAction::Retry, message, incident)
+}
+
 /// Names one failure, to the client and in the log.
 fn incident() -> String {
     let mut bytes = [0; 8];

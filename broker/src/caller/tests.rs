@@ -12,19 +12,20 @@ use crate::core::directory::{Person, WorkloadRule};
 use crate::journal::Memory;
 use crate::random::SystemRandom;
 
-/// The methods of the interface, from its descriptors.
-fn methods() -> BTreeSet<String> {
+/// The methods of the interface, from its descriptors, and whether each is a stream.
+fn methods() -> BTreeMap<String, bool> {
     let decode = |bytes| prost_types::FileDescriptorSet::decode(bytes).unwrap().file;
     let ours = decode(dayfly_proto::v1::DESCRIPTORS);
     let health = decode(tonic_health::pb::FILE_DESCRIPTOR_SET);
     let reflection = decode(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET);
     let files = ours.iter().chain(&health).chain(&reflection);
-    let mut paths = BTreeSet::new();
+    let mut paths = BTreeMap::new();
     for file in files {
         for service in &file.service {
             for method in &service.method {
                 let (package, service) = (file.package(), service.name());
-                paths.insert(format!("/{package}.{service}/{}", method.name()));
+                let streams = method.client_streaming() || method.server_streaming();
+                paths.insert(format!("/{package}.{service}/{}", method.name()), streams);
             }
         }
     }
@@ -36,7 +37,66 @@ fn a40_every_method_has_exactly_one_rule_and_every_rule_a_method() {
     let ruled: Vec<String> = RULES.iter().map(|(path, _)| (*path).to_owned()).collect();
     let distinct: BTreeSet<String> = ruled.iter().cloned().collect();
     assert_eq!(ruled.len(), distinct.len(), "a method has two rules");
-    assert_eq!(distinct, methods());
+    assert_eq!(distinct, methods().into_keys().collect());
+}
+
+#[test]
+fn what_has_no_deadline_is_a_stream_and_every_stream_has_none() {
+    let streams: BTreeSet<String> = STREAMS.iter().map(|path| (*path).to_owned()).collect();
+    let said = methods().into_iter().filter(|(_, streams)| *streams).map(|(path, _)| path);
+    assert_eq!(streams, said.collect());
+}
+
+/// A handler that answers whenever it likes.
+#[derive(Clone)]
+struct Slow(Duration);
+
+impl Service<Request<Body>> for Slow {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        let Self(takes) = *self;
+        Box::pin(async move {
+            tokio::time::sleep(takes).await;
+            Ok(Response::new(Body::empty()))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_no_stream_is_answered_in_time_whatever_its_handler_does() {
+    let (_dir, door) = door().await;
+    let later = SystemClock.now().plus(Duration::from_secs(60));
+    let call = async |path: &str, takes: u64, deadline: u64| {
+        let service = Slow(Duration::from_millis(takes));
+        let mut guard = Guard::new(door.clone(), service);
+        assert_eq!(guard.deadline, DEADLINE);
+        guard.deadline = Duration::from_millis(deadline);
+        let mut request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(peer("agent/a", later));
+        let answer = guard.call(request).await.unwrap();
+        answer.headers().get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
+    };
+    let late = Some(Code::DeadlineExceeded);
+    assert_eq!(call("/dayfly.v1.AccessService/Exchange", 60_000, 20).await, late);
+    assert_eq!(call("/dayfly.v1.AccessService/Exchange", 0, 20_000).await, None);
+    assert_eq!(call("/dayfly.v1.AccessService/WatchRequest", 100, 20).await, None);
+    let refused = call("/dayfly.v1.OperatorService/Revoke", 60_000, 20).await;
+    assert_eq!(refused, Some(Code::NotFound));
+}
+
+#[test]
+fn what_is_logged_of_a_path_is_a_name_from_the_table() {
+    assert_eq!(listed(RULES[3].0), RULES[3].0);
+    for path in ["", "/", "/dayfly.v1.AccessService/exchange", "/secret\n2026 forged"] {
+        assert_eq!(listed(path), "other");
+    }
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! What one caller can make the broker write, hold and read.
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
+use http_body_util::Full;
 use tonic::Code;
+use tower_service::Service as _;
 
 use super::*;
 use crate::api::MAX_TEXT_WRITES;
+use crate::serve::routes;
 
 const NEEDS_DBA: &str = "read orders/prod/o-17";
 
@@ -53,4 +57,33 @@ async fn a50_a_text_is_not_even_written_for_what_would_not_be_recorded() {
     let old = world.filing(&agent, 10, NEEDS_DBA);
     world.forward(300_001);
     assert_eq!(reason(&world.file(&agent, old).await.unwrap_err()), "STALE_ID");
+}
+
+/// A message that says it is longer than its service reads is refused before any of it is read.
+#[tokio::test]
+async fn a50_every_service_reads_messages_of_its_own_size_alone() {
+    let world = World::new().await;
+    let (_health, mut routes) = routes(&world.broker).unwrap();
+    let kib = 1024;
+    let bundle = (5 + 1) * 256 * kib;
+    for (path, most) in [
+        ("/dayfly.v1.IdentityService/Join", 16 * kib),
+        ("/dayfly.v1.IdentityService/Renew", 16 * kib),
+        ("/dayfly.v1.AccessService/RequestAccess", 256 * kib),
+        ("/dayfly.v1.ApprovalService/Approve", 256 * kib),
+        ("/dayfly.v1.GatewayService/Redeem", 256 * kib),
+        ("/dayfly.v1.AuditService/Tail", 256 * kib),
+        ("/dayfly.v1.OperatorService/ApplyBundle", bundle),
+        ("/grpc.health.v1.Health/Check", 16 * kib),
+    ] {
+        for (length, too_long) in [(most, false), (most + 1, true)] {
+            let frame = [&[0][..], &u32::try_from(length).unwrap().to_be_bytes()].concat();
+            let body = tonic::body::Body::new(Full::new(Bytes::from(frame)));
+            let request = http::Request::post(path).header("content-type", "application/grpc");
+            let answer = routes.call(request.body(body).unwrap()).await.unwrap();
+            let code = answer.headers().get("grpc-status");
+            let code = code.map(|code| Code::from_bytes(code.as_bytes()));
+            assert_eq!(code == Some(Code::OutOfRange), too_long, "{path} {length}: {code:?}");
+        }
+    }
 }
