@@ -112,7 +112,7 @@ impl Sequencer {
     /// Decides `command` of `caller`. Returns once what it made happen is durable, with a state
     /// that has it: take the answer from there.
     ///
-    /// [`Denial::Reevaluate`] means that policy was asked about another state than the present
+    /// `Denial::Reevaluate` means that policy was asked about another state than the present
     /// one: ask it about [`Self::state`] and submit again. A caller that stops waiting may find
     /// its command done or not.
     pub async fn submit(
