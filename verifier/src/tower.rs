@@ -5,7 +5,9 @@
 //! operation, resource and arguments from there, and never from the request again.
 //!
 //! It never lets a request through because something failed: what cannot be read, mapped, decided
-//! or asked is refused. A gRPC service is guarded through `tonic::service::Routes`, turned
+//! or asked is refused. What runs is cut (`cut`): a handler is dropped, and a body that is being
+//! sent is reset, as soon as its token is revoked, locked or expired, or the gateway can no longer
+//! tell. A handler that must not stop half-way spawns that part. A gRPC service is guarded through `tonic::service::Routes`, turned
 //! `into_axum_router()`; refusals then carry the status of gRPC.
 //!
 //! ```
@@ -39,8 +41,8 @@ mod refusal;
 #[cfg(feature = "issue")]
 mod tests;
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -57,7 +59,9 @@ pub use received::{BadCall, Received};
 
 use crate::id::UseId;
 use crate::reject::Reject;
-use crate::verify::{Attempt, Call, Outcome, Peer, Redeem, Shown, Verified, Verifier};
+use crate::verify::{
+    Attempt, Call, Cancellation, Outcome, Peer, Redeem, Shown, Verified, Verifier,
+};
 use refusal::Refusal;
 
 /// The header in which a client draws the id of one use of a counted right.
@@ -95,7 +99,7 @@ impl Guard {
     }
 
     /// Only observes: lets pass what it would have refused, with [`Observed`] in place of
-    /// [`Verified`] in the extensions, and a warning in the log for each. For the days before a
+    /// [`Verified`] in the extensions, and a warning in the log for each; cuts nothing. For the days before a
     /// service is guarded; never after.
     #[must_use]
     pub fn observing(self) -> Self {
@@ -250,13 +254,54 @@ impl Guard {
                 None
             }
         };
-        let cancellation = verified.as_ref().map(Verified::cancellation);
+        let cuts = verified.as_ref().filter(|_| !self.observe);
+        let cancellation = cuts.map(Verified::cancellation);
         if let Some(verified) = verified {
             head.extensions.insert(verified);
         }
         let request = Request::from_parts(head, B::from(body));
-        let mut response = inner.call(request).await?.map(|body| Cut::running(body, cancellation));
+        let running = inner.call(request);
+        let answer = match &cancellation {
+            Some(cancellation) => match cut(running, cancellation).await {
+                Ok(answer) => answer,
+                Err(refusal) => {
+                    refusal.log(false);
+                    return Ok(refusal.response(&self.verifier, grpc, nonce));
+                }
+            },
+            None => running.await,
+        };
+        let mut response = answer?.map(|body| Cut::running(body, cancellation));
         refusal::add_nonce(response.headers_mut(), nonce);
         Ok(response)
     }
+}
+
+/// Runs a handler until its use must end; then drops it and says why. One that is ready at once is
+/// never registered, and takes no lock.
+async fn cut<F: Future>(
+    running: F,
+    cancellation: &Cancellation,
+) -> Result<F::Output, Box<Refusal>> {
+    let mut running = pin!(running);
+    if let Poll::Ready(output) =
+        poll_fn(|context| Poll::Ready(running.as_mut().poll(context))).await
+    {
+        return Ok(output);
+    }
+    let mut end = pin!(cancellation.cancelled());
+    poll_fn(|context| {
+        let reason = match end.as_mut().poll(context) {
+            Poll::Ready(reason) => Some(reason),
+            Poll::Pending => cancellation.reason(),
+        };
+        match reason {
+            Some(reason) => {
+                let call = Arc::clone(cancellation.call());
+                Poll::Ready(Err(Refusal::reject(reason, call)))
+            }
+            None => running.as_mut().poll(context).map(Ok),
+        }
+    })
+    .await
 }

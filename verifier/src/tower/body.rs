@@ -17,8 +17,9 @@ type End = Pin<Box<dyn Future<Output = Reject> + Send>>;
 pin_project! {
     /// A service's body that is cut when its use must end, or the layer's own answer.
     ///
-    /// A body that is ready at once is sent as it is. From its first pause on it is cut, with an
-    /// error that resets the stream, on revocation, lock, expiry and staleness.
+    /// Before every frame it is asked whether the use still stands, and from the body's first
+    /// pause on its end is waited for, too. On revocation, lock, expiry and staleness the body is
+    /// dropped, and an error resets the stream.
     pub struct Cut<R> {
         #[pin]
         body: Option<R>,
@@ -45,9 +46,9 @@ fn over(
     cancellation: Option<&Cancellation>,
     context: &mut Context<'_>,
 ) -> Option<Reject> {
-    match end.as_mut()?.as_mut().poll(context) {
-        Poll::Ready(reason) => Some(reason),
-        Poll::Pending => cancellation?.reason(),
+    match end.as_mut().map(|end| end.as_mut().poll(context)) {
+        Some(Poll::Ready(reason)) => Some(reason),
+        Some(Poll::Pending) | None => cancellation?.reason(),
     }
 }
 
@@ -63,12 +64,13 @@ where
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = self.project();
-        let Some(body) = this.body.as_pin_mut() else {
+        let mut this = self.project();
+        let Some(body) = this.body.as_mut().as_pin_mut() else {
             let bytes = Some(std::mem::take(this.answer)).filter(|bytes| !bytes.is_empty());
             return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
         };
         if let Some(reason) = over(this.end, this.cancellation.as_ref(), context) {
+            this.body.set(None);
             return Poll::Ready(Some(Err(reason.into())));
         }
         if let Poll::Ready(frame) = body.poll_frame(context) {
@@ -78,7 +80,10 @@ where
             *this.end = Some(Box::pin(async move { handle.cancelled().await }));
         }
         match over(this.end, this.cancellation.as_ref(), context) {
-            Some(reason) => Poll::Ready(Some(Err(reason.into()))),
+            Some(reason) => {
+                this.body.set(None);
+                Poll::Ready(Some(Err(reason.into())))
+            }
             None => Poll::Pending,
         }
     }

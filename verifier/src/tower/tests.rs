@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future as _;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -305,4 +306,89 @@ async fn a_streamed_answer_is_cut_when_its_token_is_revoked() {
     world.tell(Kind::Revoked(Target::Token(claims().token)));
     let cut = body.frame().await.unwrap().unwrap_err();
     assert_eq!(cut.to_string(), "the token was taken back");
+}
+
+/// A body that always has one more frame.
+struct Flood;
+
+impl http_body::Body for Flood {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(b"row")))))
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_never_pauses_is_cut_too() {
+    let mut world = World::new();
+    let request = good(&mut world);
+    let stream = |_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Flood)) };
+    let service = tower_layer::Layer::layer(&guard(&world), tower::service_fn(stream));
+    let mut body = service.oneshot(request).await.unwrap().into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    world.tell(Kind::Revoked(Target::Token(claims().token)));
+    let cut = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(cut.to_string(), "the token was taken back");
+    assert!(body.frame().await.is_none(), "what was cut sends nothing more");
+}
+
+#[tokio::test]
+async fn observing_cuts_nothing() {
+    let mut world = World::new();
+    let request = good(&mut world);
+    let stream = |_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Flood)) };
+    let guard = guard(&world).observing();
+    let service = tower_layer::Layer::layer(&guard, tower::service_fn(stream));
+    let mut body = service.oneshot(request).await.unwrap().into_body();
+    world.tell(Kind::Revoked(Target::Token(claims().token)));
+    assert!(body.frame().await.unwrap().is_ok());
+}
+
+/// Says that a handler is no longer there.
+struct Runs(Arc<AtomicBool>);
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What becomes of a handler that waits for ever, once `change` has happened.
+async fn cut_by(change: impl FnOnce(&mut World)) -> Response<impl http_body::Body<Data = Bytes>> {
+    let mut world = World::new();
+    let request = good(&mut world);
+    let dropped = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&dropped);
+    let waits = move |_: Request<Body>| {
+        let runs = Runs(Arc::clone(&flag));
+        async move {
+            let _runs = runs;
+            std::future::pending::<Result<Response<Body>, Infallible>>().await
+        }
+    };
+    let service = tower_layer::Layer::layer(&guard(&world), tower::service_fn(waits));
+    let mut answer = pin!(service.oneshot(request));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(answer.as_mut().poll(&mut context).is_pending());
+    assert!(!dropped.load(Ordering::SeqCst), "it runs");
+    change(&mut world);
+    let Poll::Ready(response) = answer.as_mut().poll(&mut context) else {
+        panic!("the handler runs on");
+    };
+    assert!(dropped.load(Ordering::SeqCst), "it runs no more");
+    response.unwrap()
+}
+
+#[tokio::test]
+async fn a_handler_that_runs_on_is_dropped_when_its_use_must_end() {
+    let token = Target::Token(claims().token);
+    let response = cut_by(|world| world.tell(Kind::Revoked(token))).await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let response = cut_by(|world| world.advance(Duration::from_secs(6))).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "stale");
 }

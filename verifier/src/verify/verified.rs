@@ -160,6 +160,12 @@ pub struct Cancellation {
 }
 
 impl Cancellation {
+    /// What runs, as it was judged.
+    #[must_use]
+    pub fn call(&self) -> &Arc<Call> {
+        &self.held.call
+    }
+
     /// Why the use must end, if it must.
     #[must_use]
     pub fn reason(&self) -> Option<Reject> {
