@@ -1,12 +1,13 @@
 //! Remembers the proofs that were accepted, so that none is accepted twice.
 //!
 //! Never forgets a proof that could still be accepted, and never grows without bound: when it is
-//! full it refuses. What it knows is lost with the process, so that for the first minute, and
+//! full it refuses. A holder and all to whom it handed a token on share one allowance, so that
+//! nobody makes room for itself by delegating, nor fills the memory for others. What it knows is lost with the process, so that for the first minute, and
 //! after the clock was set back, a nonce of this process must stand in the proof.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::holder::HolderKey;
@@ -24,7 +25,7 @@ const SHARDS: usize = 64;
 /// How much the guard may remember.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayLimits {
-    /// The most proofs of one holder within a minute.
+    /// The most proofs of one first holder and its delegates within a minute: well below `total`.
     pub per_holder: usize,
     /// The most proofs of all holders within a minute.
     pub total: usize,
@@ -32,7 +33,7 @@ pub struct ReplayLimits {
 
 impl Default for ReplayLimits {
     fn default() -> Self {
-        Self { per_holder: 16_384, total: 1 << 20 }
+        Self { per_holder: 4096, total: 1 << 20 }
     }
 }
 
@@ -47,10 +48,15 @@ pub enum NotAdmitted {
     Full,
 }
 
-/// The proofs accepted of late, by holder key and `jti`.
+/// The proofs accepted of late, by the key of the proof and `jti`.
+///
+/// A proof names its token, and a token has one first holder: the same proof always comes to the
+/// same shard.
 pub struct ReplayGuard {
     shards: Vec<Mutex<Shard>>,
     limits: ReplayLimits,
+    /// How many are remembered in all.
+    held: AtomicUsize,
     /// The latest time of day that was seen, in milliseconds.
     latest_ms: AtomicU64,
     /// The uptime since which the memory is complete, in milliseconds.
@@ -59,10 +65,20 @@ pub struct ReplayGuard {
 
 #[derive(Default)]
 struct Shard {
-    seen: HashSet<(HolderKey, Jti)>,
-    per_holder: HashMap<HolderKey, usize>,
+    seen: HashSet<(KeyBytes, Jti)>,
+    /// How many each first holder and its delegates have here.
+    per_holder: HashMap<KeyBytes, usize>,
     /// In the order in which they are forgotten.
-    order: VecDeque<(Duration, HolderKey, Jti)>,
+    order: VecDeque<Remembered>,
+}
+
+/// A key as it is remembered: its bytes, without the point that they stand for.
+type KeyBytes = [u8; 32];
+
+struct Remembered {
+    until: Duration,
+    first: KeyBytes,
+    proof: (KeyBytes, Jti),
 }
 
 impl ReplayGuard {
@@ -71,7 +87,7 @@ impl ReplayGuard {
     pub fn new(limits: ReplayLimits, now: Timestamp, uptime: Duration) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         let (latest_ms, since_ms) = (now.as_ms().into(), ms(uptime).into());
-        Self { shards, limits, latest_ms, since_ms }
+        Self { shards, limits, held: AtomicUsize::new(0), latest_ms, since_ms }
     }
 
     /// The uptime after which a nonce must have been given out, for as long as the memory does not
@@ -86,26 +102,53 @@ impl ReplayGuard {
         (uptime.saturating_sub(since) <= MEMORY).then_some(since)
     }
 
-    /// Admits the proof `jti` of `key`, once: looks and remembers in one step.
-    pub fn admit(&self, key: &HolderKey, jti: Jti, uptime: Duration) -> Result<(), NotAdmitted> {
-        let bytes = key.as_bytes();
-        let at = bytes.iter().fold(0usize, |sum, byte| sum.wrapping_add(usize::from(*byte)));
-        let Some(shard) = self.shards.get(at & (SHARDS - 1)) else { return Err(NotAdmitted::Full) };
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        shard.forget(uptime);
-        if shard.seen.contains(&(*key, jti)) {
+    /// Admits the proof `jti` by `key`, once: looks and remembers in one step. `first` is the
+    /// holder that the token was issued to, whose allowance it takes from.
+    pub fn admit(
+        &self,
+        first: &HolderKey,
+        key: &HolderKey,
+        jti: Jti,
+        uptime: Duration,
+    ) -> Result<(), NotAdmitted> {
+        if self.held.load(Ordering::Acquire) >= self.limits.total {
+            self.shards.iter().for_each(|shard| drop(self.open(shard, uptime)));
+        }
+        let first = *first.as_bytes();
+        let shard = self.shards.get(place(&first)).ok_or(NotAdmitted::Full)?;
+        let mut shard = self.open(shard, uptime);
+        let proof = (*key.as_bytes(), jti);
+        if shard.seen.contains(&proof) {
             return Err(NotAdmitted::Replayed);
         }
-        let full = shard.order.len() >= self.limits.total / SHARDS;
-        let count = shard.per_holder.entry(*key).or_default();
-        if *count >= self.limits.per_holder || full {
+        let count = shard.per_holder.get(&first).copied().unwrap_or_default();
+        if count >= self.limits.per_holder {
             return Err(NotAdmitted::Full);
         }
-        *count = count.saturating_add(1);
-        shard.seen.insert((*key, jti));
-        shard.order.push_back((uptime.saturating_add(MEMORY), *key, jti));
+        let more = |held: usize| (held < self.limits.total).then(|| held.saturating_add(1));
+        let taken = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        taken.map_err(|_| NotAdmitted::Full)?;
+        shard.per_holder.insert(first, count.saturating_add(1));
+        shard.seen.insert(proof);
+        let until = uptime.saturating_add(MEMORY);
+        shard.order.push_back(Remembered { until, first, proof });
         Ok(())
     }
+
+    /// A shard without what is forgotten by now. No thread ever holds two.
+    fn open<'a>(&self, shard: &'a Mutex<Shard>, uptime: Duration) -> MutexGuard<'a, Shard> {
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = shard.forget(uptime);
+        if forgotten > 0 {
+            self.held.fetch_sub(forgotten, Ordering::AcqRel);
+        }
+        shard
+    }
+}
+
+/// The shard of a first holder.
+fn place(first: &KeyBytes) -> usize {
+    first.iter().fold(0usize, |sum, byte| sum.wrapping_add(usize::from(*byte))) & (SHARDS - 1)
 }
 
 fn ms(span: Duration) -> u64 {
@@ -113,16 +156,20 @@ fn ms(span: Duration) -> u64 {
 }
 
 impl Shard {
-    fn forget(&mut self, uptime: Duration) {
-        while let Some((_, key, jti)) = self.order.pop_front_if(|(until, ..)| *until < uptime) {
-            self.seen.remove(&(key, jti));
-            if let Some(count) = self.per_holder.get_mut(&key) {
+    /// Forgets what no clock would let pass any more, and says how much that was.
+    fn forget(&mut self, uptime: Duration) -> usize {
+        let mut forgotten = 0usize;
+        while let Some(old) = self.order.pop_front_if(|old| old.until < uptime) {
+            forgotten = forgotten.saturating_add(1);
+            self.seen.remove(&old.proof);
+            if let Some(count) = self.per_holder.get_mut(&old.first) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
-                    self.per_holder.remove(&key);
+                    self.per_holder.remove(&old.first);
                 }
             }
         }
+        forgotten
     }
 }
 
@@ -156,10 +203,14 @@ mod tests {
     #[test]
     fn a02_a_proof_is_admitted_once_by_each_key() {
         let guard = guard(10, 1000);
-        assert_eq!(guard.admit(&key(1), jti(1), secs(0)), Ok(()));
-        assert_eq!(guard.admit(&key(1), jti(1), secs(61)), Err(NotAdmitted::Replayed));
-        assert_eq!(guard.admit(&key(2), jti(1), secs(61)), Ok(()));
-        assert_eq!(guard.admit(&key(1), jti(1), secs(62)), Ok(()), "out of every window by now");
+        assert_eq!(guard.admit(&key(1), &key(1), jti(1), secs(0)), Ok(()));
+        assert_eq!(guard.admit(&key(1), &key(1), jti(1), secs(61)), Err(NotAdmitted::Replayed));
+        assert_eq!(guard.admit(&key(2), &key(2), jti(1), secs(61)), Ok(()));
+        assert_eq!(
+            guard.admit(&key(1), &key(1), jti(1), secs(62)),
+            Ok(()),
+            "out of every window by now"
+        );
     }
 
     #[test]
@@ -167,7 +218,7 @@ mod tests {
         let guard = guard(10, 1000);
         let admitted: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| guard.admit(&key(1), jti(7), secs(1)).is_ok()))
+                .map(|_| scope.spawn(|| guard.admit(&key(1), &key(1), jti(7), secs(1)).is_ok()))
                 .collect();
             threads.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
         });
@@ -178,16 +229,50 @@ mod tests {
     fn full_refuses_and_one_holder_cannot_fill_it_for_another() {
         let guard = guard(3, 64 * 5);
         for n in 0..3 {
-            assert_eq!(guard.admit(&key(1), jti(n), secs(0)), Ok(()));
+            assert_eq!(guard.admit(&key(1), &key(1), jti(n), secs(0)), Ok(()));
         }
-        assert_eq!(guard.admit(&key(1), jti(3), secs(0)), Err(NotAdmitted::Full));
-        assert_eq!(guard.admit(&key(2), jti(3), secs(0)), Ok(()));
-        assert_eq!(guard.admit(&key(1), jti(3), secs(62)), Ok(()), "room after they are forgotten");
-        let guard = self::guard(100, 64 * 2);
-        for n in 0..2 {
-            assert_eq!(guard.admit(&key(1), jti(n), secs(0)), Ok(()));
+        assert_eq!(guard.admit(&key(1), &key(1), jti(3), secs(0)), Err(NotAdmitted::Full));
+        assert_eq!(guard.admit(&key(2), &key(2), jti(3), secs(0)), Ok(()));
+        assert_eq!(
+            guard.admit(&key(1), &key(1), jti(3), secs(62)),
+            Ok(()),
+            "room after they are forgotten"
+        );
+    }
+
+    #[test]
+    fn delegates_share_the_allowance_of_the_first_holder() {
+        let first = key(1);
+        let here = place(first.as_bytes());
+        let beside = (2..=255).map(key).find(|key| place(key.as_bytes()) == here).unwrap();
+        let guard = guard(4, 1000);
+        for (seed, n) in [(1, 0), (2, 0), (3, 0), (3, 1)] {
+            assert_eq!(guard.admit(&first, &key(seed), jti(n), secs(0)), Ok(()));
         }
-        assert_eq!(guard.admit(&key(1), jti(9), secs(0)), Err(NotAdmitted::Full));
+        for seed in 1..=9 {
+            assert_eq!(guard.admit(&first, &key(seed), jti(7), secs(0)), Err(NotAdmitted::Full));
+        }
+        assert_eq!(guard.admit(&first, &key(3), jti(1), secs(0)), Err(NotAdmitted::Replayed));
+        assert_eq!(guard.admit(&beside, &beside, jti(7), secs(0)), Ok(()), "in the same shard");
+    }
+
+    #[test]
+    fn the_total_is_one_for_all_shards_and_comes_back() {
+        let guard = guard(100, 100);
+        for n in 0..100 {
+            assert_eq!(guard.admit(&key(1), &key(1), jti(n), secs(0)), Ok(()), "in one shard");
+        }
+        let other = key(2);
+        assert_ne!(place(other.as_bytes()), place(key(1).as_bytes()));
+        assert_eq!(guard.admit(&other, &other, jti(0), secs(61)), Err(NotAdmitted::Full));
+        assert_eq!(guard.admit(&other, &other, jti(0), secs(62)), Ok(()), "wherever room is made");
+        assert_eq!(guard.held.load(Ordering::Acquire), 1);
+    }
+
+    #[test]
+    fn a_holder_by_default_has_a_small_part_of_the_whole() {
+        let ReplayLimits { per_holder, total } = ReplayLimits::default();
+        assert!(per_holder * SHARDS * 4 <= total);
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! rights the broker. The answer is the first [`Reject`] in that order, a [`Verified`], or a
 //! [`MustAsk`] that only the broker's answer turns into one. Whatever cannot be told is a refusal.
 //!
-//! No Datalog runs here, nothing waits, and no lock is taken but the cache's and one part of the
-//! replay guard's.
+//! No Datalog runs here, nothing waits, and no lock is taken but the cache's and those of parts of
+//! the replay guard, one at a time.
 
 mod ask;
 mod attempt;
@@ -169,7 +169,11 @@ impl Verifier {
                     now,
                 })?;
                 self.check_nonce(&proof, now, uptime)?;
-                Ok(self.guard.admit(&key, proof.jti(), uptime)?)
+                let first = match claims.holder {
+                    Confirmation::Key(first) => first,
+                    Confirmation::Identity => key,
+                };
+                Ok(self.guard.admit(&first, &key, proof.jti(), uptime)?)
             }
         }
     }

@@ -5,7 +5,9 @@ use zeroize::Zeroizing;
 use super::world::*;
 use crate::caveat::Caveat;
 use crate::claims::Claims;
+use crate::holder::Confirmation;
 use crate::proof::{DpopCall, make_dpop};
+use crate::replay::ReplayLimits;
 use crate::revocations::{Kind, Target};
 use crate::scope::{Constraint, Limit, Value};
 use crate::verify::{Config, Peer, Shown};
@@ -98,6 +100,26 @@ fn only_the_last_delegate_is_the_holder() {
     assert_eq!(code(&world.use_by(&holder(1), second.expose(), &refund(100))), "revoked");
     let plain = minted(&claims());
     assert_eq!(code(&world.use_by(&holder(0), plain.expose(), &refund(100))), "ok");
+}
+
+#[test]
+fn a_holder_makes_no_room_for_proofs_by_delegating() {
+    let replay = ReplayLimits { per_holder: 2, total: 6400 };
+    let mut world = World::with(Config { replay, ..config(GATEWAY) });
+    let first = minted(&claims());
+    let decoded = Decoded::read(first.expose()).unwrap();
+    let delegate = |n: u8| {
+        let next = Zeroizing::new([n; 32]);
+        delegate(&decoded, &holder(0), &public(&holder(n)), &[], &next).unwrap()
+    };
+    let (second, third) = (delegate(1), delegate(2));
+    assert_eq!(code(&world.use_by(&holder(0), first.expose(), &refund(5))), "ok");
+    assert_eq!(code(&world.use_by(&holder(1), second.expose(), &refund(5))), "ok");
+    assert_eq!(code(&world.use_by(&holder(2), third.expose(), &refund(5))), "crowded");
+    assert_eq!(code(&world.use_by(&holder(0), first.expose(), &refund(5))), "crowded");
+    let other = Claims { holder: Confirmation::Key(public(&holder(3))), ..claims() };
+    let other = minted(&other);
+    assert_eq!(code(&world.use_by(&holder(3), other.expose(), &refund(5))), "ok");
 }
 
 #[test]

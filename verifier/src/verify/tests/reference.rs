@@ -248,7 +248,7 @@ impl Case {
             // The same proof, accepted once before for a token that is in order.
             let used = crate::proof::DpopProof::read(&proof).unwrap();
             let key = public(&holder(0));
-            world.verifier.guard.admit(&key, used.jti(), world.clock.uptime()).unwrap();
+            world.verifier.guard.admit(&key, &key, used.jti(), world.clock.uptime()).unwrap();
         }
         let heard = world.clock.uptime() - Duration::from_secs(self.silence);
         world.publish_until(heard + Duration::from_secs(5));
