@@ -93,7 +93,11 @@ impl ReplayGuard {
     /// The uptime after which a nonce must have been given out, for as long as the memory does not
     /// reach back over every proof that the time of day would let pass; `None` once it does.
     pub fn nonce_since(&self, now: Timestamp, uptime: Duration) -> Option<Duration> {
-        let latest_ms = self.latest_ms.fetch_max(now.as_ms(), Ordering::AcqRel);
+        // Every use reads this: only who sees a later millisecond writes it.
+        let mut latest_ms = self.latest_ms.load(Ordering::Acquire);
+        if latest_ms < now.as_ms() {
+            latest_ms = self.latest_ms.fetch_max(now.as_ms(), Ordering::AcqRel);
+        }
         if now.plus(CLOCK_SLACK).as_ms() < latest_ms {
             self.since_ms.store(ms(uptime), Ordering::Release);
             self.latest_ms.store(now.as_ms(), Ordering::Release);
