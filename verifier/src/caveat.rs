@@ -9,7 +9,7 @@ use std::fmt;
 use crate::id::TaskId;
 use crate::invalid::Invalid;
 use crate::resource::{Operation, Resource};
-use crate::scope::{Arguments, Constraint};
+use crate::scope::{Arguments, Constraint, Limit};
 use crate::spiffe::SpiffeId;
 use crate::time::Timestamp;
 
@@ -71,6 +71,22 @@ impl Caveat {
             return Err(Invalid::new("caveat", "a set must have 1 to 32 members"));
         }
         Ok(())
+    }
+
+    /// How many values it holds.
+    pub(crate) fn values(&self) -> usize {
+        match self {
+            Self::Before(_) | Self::Below(_) => 1,
+            Self::Operation(set) => set.len(),
+            Self::Resource(set) => set.len(),
+            Self::Gateway(set) => set.len(),
+            Self::Task(set) => set.len(),
+            Self::Argument(Constraint { limit: Limit::OneOf(values), .. }) => values.len(),
+            Self::Argument(Constraint {
+                limit: Limit::Equals(_) | Limit::AtMost(_) | Limit::AtLeast(_),
+                ..
+            }) => 1,
+        }
     }
 
     /// Whether the caveat lets a call through.

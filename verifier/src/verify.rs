@@ -39,6 +39,11 @@ use verified::{Held, Signed};
 
 /// How far a token's time of issue may lie ahead of the gateway's clock.
 const ISSUED_AHEAD: Duration = Duration::from_secs(2);
+/// How long a token is remembered: as long as the longest-lived one is good.
+const CACHED_FOR: Duration = Duration::from_secs(15 * 60);
+/// The heaviest token that is remembered: holders add caveats as they like, and a token of 4 KiB
+/// can hold many times its size in values that it spells out once.
+const MAX_CACHED_WEIGHT: u32 = 4;
 
 /// Decides for one gateway. Shared by all its threads.
 pub struct Verifier {
@@ -75,7 +80,11 @@ impl Verifier {
         secret: [u8; 32],
     ) -> Self {
         let guard = ReplayGuard::new(config.replay, clock.now(), clock.uptime());
-        let cache = Cache::new(config.cached_tokens);
+        let cache = Cache::builder()
+            .max_capacity(config.cached_tokens)
+            .weigher(|_, token: &Arc<Signed>| token.weight())
+            .time_to_live(CACHED_FOR)
+            .build();
         Self { config, enforcer, clock, cache, guard, nonces: Nonces::new(secret) }
     }
 
@@ -101,7 +110,7 @@ impl Verifier {
         let token = signed(found, &view, now)?;
         check_standing(&token, &view, now)?;
         self.check_holder(&token, attempt, now, uptime)?;
-        if is_new {
+        if is_new && token.weight() <= MAX_CACHED_WEIGHT {
             self.cache.insert(token.digest, Arc::clone(&token));
         }
 

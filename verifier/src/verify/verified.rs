@@ -12,6 +12,9 @@ use crate::revocations::Revoked;
 use crate::time::{Clock, Timestamp};
 use crate::wire::{BadSignature, Checked, Content, Decoded};
 
+/// How many values of caveats weigh as much as a token without any.
+const VALUES_PER_WEIGHT: usize = 8;
+
 /// A token whose signatures are good, by `key`.
 pub(super) struct Signed {
     pub(super) digest: [u8; 32],
@@ -31,6 +34,13 @@ impl Signed {
 
     pub(super) const fn content(&self) -> &Content {
         self.checked.content()
+    }
+
+    /// What it takes of the cache: 1 for every [`VALUES_PER_WEIGHT`] values in its caveats, which
+    /// its holders wrote, and 1 at least.
+    pub(super) fn weight(&self) -> u32 {
+        let values = self.content().caveats().map(Caveat::values).fold(0, usize::saturating_add);
+        u32::try_from(values.div_ceil(VALUES_PER_WEIGHT)).unwrap_or(u32::MAX).max(1)
     }
 
     /// Revocation, then the epoch.

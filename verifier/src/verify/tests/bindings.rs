@@ -11,7 +11,7 @@ use crate::replay::ReplayLimits;
 use crate::revocations::{Kind, Target};
 use crate::scope::{Constraint, Limit, Value};
 use crate::verify::{Config, Peer, Shown};
-use crate::wire::{Decoded, delegate};
+use crate::wire::{Decoded, attenuate, delegate};
 
 /// A proof without the claim `act`, for the usual call.
 fn plain_proof(world: &mut World, token: &str) -> String {
@@ -137,4 +137,27 @@ fn a_key_that_leaves_the_trust_takes_remembered_tokens_with_it() {
     }
     world.publish();
     assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "unknown_key");
+}
+
+#[test]
+fn what_is_remembered_of_a_token_is_bounded_in_time_and_size() {
+    let mut world = World::new();
+    let plain = minted(&claims());
+    let decoded = Decoded::read(plain.expose()).unwrap();
+    let orders = |from: usize, to: usize| {
+        (from..to).map(|n| format!("orders/prod/o-{n}").parse().unwrap()).collect()
+    };
+    let many = [Caveat::Resource(orders(0, 32)), Caveat::Below("orders/prod".parse().unwrap())];
+    let few = [Caveat::Resource(orders(0, 31)), Caveat::Below("orders/prod".parse().unwrap())];
+    let attenuated = |caveats: &[Caveat]| attenuate(&decoded, caveats, &Zeroizing::new([1; 32]));
+    for (caveats, remembered) in [(few, 1), (many, 0)] {
+        let token = attenuated(&caveats).unwrap();
+        assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "ok");
+        world.verifier.cache.run_pending_tasks();
+        assert_eq!(world.verifier.cache.entry_count(), remembered);
+        world.verifier.cache.invalidate_all();
+        world.verifier.cache.run_pending_tasks();
+    }
+    let life = world.verifier.cache.policy().time_to_live();
+    assert_eq!(life, Some(std::time::Duration::from_secs(900)));
 }
