@@ -5,6 +5,7 @@
 //! time; audience; proof of the holder; replay; locks; scope; caveats; and for counted and online
 //! rights the broker. The answer is the first [`Reject`] in that order, a [`Verified`], or a
 //! [`MustAsk`] that only the broker's answer turns into one. Whatever cannot be told is a refusal.
+//! Of what is cached, all ids were vouched for: revocation is asked about them once.
 //!
 //! No Datalog runs here, nothing waits, and no lock is taken but the cache's and those of parts of
 //! the replay guard, one at a time.
@@ -236,20 +237,25 @@ fn fresh(enforcer: &Enforcer, uptime: Duration) -> Result<Arc<GatewayView>, Reje
     enforcer.view().filter(|view| view.is_fresh(uptime)).ok_or(Reject::Stale)
 }
 
-/// Revocation by ids that nobody vouches for yet, then the signatures, unless they were checked
-/// before with the very key that is trusted now.
+/// Revocation by ids that nobody vouches for yet, then the signatures. Where they were checked
+/// before, with the very key that is trusted now, [`check_standing`] asks about the same ids.
 fn signed(found: Found, view: &GatewayView, now: Timestamp) -> Result<Arc<Signed>, Reject> {
     let content = match &found {
         Found::Cached(signed) => signed.content(),
         Found::New(decoded, _) => decoded.unverified(),
     };
+    let number = content.claims.key;
+    let key = view.key(number, now);
+    if let Found::Cached(signed) = &found
+        && key == Some(&signed.key)
+    {
+        return Ok(Arc::clone(signed));
+    }
     if let Some(by) = view.revocations().revoked_unverified(content) {
         return Err(Reject::Revoked(by));
     }
-    let number = content.claims.key;
-    let key = view.key(number, now).ok_or(Reject::UnknownKey(number))?;
+    let key = key.ok_or(Reject::UnknownKey(number))?;
     match found {
-        Found::Cached(signed) if signed.key == *key => Ok(signed),
         Found::Cached(_) => Err(Reject::UnknownKey(number)),
         Found::New(decoded, digest) => {
             Signed::check(*decoded, digest, key).map_err(Reject::BadSignature)

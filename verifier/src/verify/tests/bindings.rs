@@ -161,3 +161,35 @@ fn what_is_remembered_of_a_token_is_bounded_in_time_and_size() {
     let life = world.verifier.cache.policy().time_to_live();
     assert_eq!(life, Some(std::time::Duration::from_secs(900)));
 }
+
+#[test]
+fn a_remembered_token_is_refused_for_the_reason_of_a_new_one() {
+    let claims = claims();
+    let kinds = [
+        Kind::Revoked(Target::Grant(claims.grant)),
+        Kind::Revoked(Target::Token(claims.token)),
+        Kind::Revoked(Target::Workload(claims.subject.clone())),
+        Kind::Revoked(Target::Task(claims.task.clone())),
+        Kind::Revoked(Target::Prefix("orders/prod".parse().unwrap())),
+        Kind::Revoked(Target::Key(claims.key)),
+        Kind::Unknown,
+    ];
+    let token = minted(&claims);
+    let pairs = kinds.iter().flat_map(|kind| kinds.iter().map(move |other| [kind, other]));
+    for (pair, keyless) in pairs.flat_map(|pair| [(pair, false), (pair, true)]) {
+        let reason = |remembered: bool| {
+            let mut world = World::new();
+            if remembered {
+                assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "ok");
+            }
+            if keyless {
+                world.statement.token_keys.clear();
+            }
+            pair.into_iter().for_each(|kind| world.tell(kind.clone()));
+            world.use_by(&holder(0), token.expose(), &refund(5)).err()
+        };
+        let new = reason(false);
+        assert!(new.is_some());
+        assert_eq!(reason(true), new, "{pair:?}");
+    }
+}
