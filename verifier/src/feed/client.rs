@@ -16,10 +16,11 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::enforcer::Enforcer;
-use super::follower::{Challenge, Follower, Message, Refused, Remedy};
+use super::follower::{Challenge, Follower, Message};
 use super::head::SignedHead;
 use super::mark::{Mark, MarkError, Store};
 use super::profile::Profile;
+use super::refused::{Refused, Remedy};
 use crate::id::InstanceId;
 use crate::time::Clock;
 use crate::trust::{Signed, Untrusted};
@@ -113,7 +114,7 @@ impl Client {
         let mut pause = FIRST_PAUSE;
         for broker in brokers.iter().cycle() {
             loop {
-                let before = *self.follower.mark();
+                let before = self.follower.mark().clone();
                 let Err(left) = self.session(broker.clone()).await else { continue };
                 if *self.follower.mark() != before {
                     pause = FIRST_PAUSE;
@@ -166,7 +167,7 @@ impl Client {
             instance: self.config.instance.to_string(),
             max_staleness_ms: millis(self.config.profile.max_staleness()),
             best_effort: self.config.profile.is_best_effort(),
-            last: wants.after.map(head_to_wire),
+            last: wants.last.filter(|_| !wants.snapshot).map(head_to_wire),
             challenge,
         });
         send(&acks, subscribe).await?;
@@ -194,13 +195,13 @@ impl Client {
     ) -> Result<(), Left> {
         let message = message_from_wire(message).ok_or(Left::Unreadable)?;
         let (now, uptime) = (self.clock.now(), self.clock.uptime());
-        let before = *self.follower.mark();
+        let before = self.follower.mark().clone();
         let adopted = self.follower.receive(&message, now, uptime);
         self.publish();
+        self.keep_mark(before).await;
         if !adopted? {
             return Ok(());
         }
-        self.keep_mark(before).await;
         let challenge = match message {
             Message::Heartbeat(..) => self.challenge()?,
             Message::Snapshot(..) | Message::Delta(..) => bytes::Bytes::new(),
@@ -223,7 +224,7 @@ impl Client {
         let answer = asked.map_err(|_| Left::Silent)??.into_inner();
         let signature = answer.signature.as_ref().try_into().map_err(|_| Left::Unreadable)?;
         let signed = Signed { statement: answer.statement.to_vec(), signature };
-        let before = *self.follower.mark();
+        let before = self.follower.mark().clone();
         if self.follower.trust(&signed)? {
             self.publish();
             self.keep_mark(before).await;
@@ -234,7 +235,7 @@ impl Client {
     /// What is in force is in force, whether the disk takes the mark or not; but a gateway that
     /// forgets is worth waking for.
     async fn keep_mark(&self, before: Mark) {
-        let mark = *self.follower.mark();
+        let mark = self.follower.mark().clone();
         let Some(store) = self.store.clone().filter(|_| mark != before) else { return };
         let saved = tokio::task::spawn_blocking(move || store.save(&mark)).await;
         if !matches!(saved, Ok(Ok(()))) {

@@ -8,6 +8,7 @@ use super::entry::{fold_hash, snapshot_digest};
 use super::head::{Head, SignedHead};
 use super::mark::{End, Mark};
 use super::profile::{Profile, Source};
+use super::refused::Refused;
 use super::view::GatewayView;
 use crate::id::Seq;
 use crate::revocations::{FeedEntry, Revocations};
@@ -16,8 +17,10 @@ use crate::trust::{Signed, Statement, Untrusted};
 
 /// How far a head's time may lie ahead of this machine's.
 const AHEAD: Duration = Duration::from_secs(2);
-/// The most bytes of entries that a snapshot may have.
+/// The most bytes that it may take to keep the entries of a snapshot.
 const MAX_SNAPSHOT_BYTES: usize = 256 * 1024 * 1024;
+/// What it takes to keep an entry, on top of its own bytes.
+const KEEPING_BYTES: usize = 64;
 /// The most challenges that are kept while none is echoed.
 const MAX_CHALLENGES: usize = 16;
 
@@ -38,71 +41,10 @@ pub enum Message<B> {
 /// What the next subscription asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wants {
-    /// The head whose entries are held, so that a delta will do; `None` for a snapshot.
-    pub after: Option<SignedHead>,
-}
-
-/// Why a message was not believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
-pub enum Refused {
-    /// No trust statement is known.
-    #[error("no trust statement is known yet")]
-    NoTrust,
-    /// No listed feed key signed the head, or that key has ended.
-    #[error("no listed feed key signed the head")]
-    Unsigned,
-    /// The head is of another feed.
-    #[error("the head is of another feed")]
-    OtherFeed,
-    /// The head is of another epoch than the trust statement names.
-    #[error("the head is of another epoch than the trust statement names")]
-    OtherEpoch,
-    /// The head lies behind the high-water mark. Denies until a good snapshot.
-    #[error("the head goes back behind what was adopted")]
-    Behind,
-    /// The head stands at the high-water mark, and says something else. Denies until a good
-    /// snapshot.
-    #[error("the head contradicts what was adopted")]
-    Beside,
-    /// Folding the entries does not yield the signed hash: something is missing, or too much.
-    /// Denies until a good snapshot.
-    #[error("the entries do not yield the signed hash")]
-    Gap,
-    /// The entries are not those that the head was signed with.
-    #[error("the snapshot is not the one that was signed")]
-    SnapshotDigest,
-    /// An entry has no place or no end, or they are out of order.
-    #[error("the entries are malformed or out of order")]
-    Malformed,
-    /// The snapshot is over 256 MiB.
-    #[error("the snapshot is too large")]
-    TooLarge,
-    /// There is no snapshot to which this could be added.
-    #[error("there is no complete snapshot to add to")]
-    NoSnapshot,
-}
-
-/// What to do about a [`Refused`] message. In every case the stream it came by is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
-    /// Subscribe anew, for a snapshot.
-    Resync,
-    /// Fetch the trust statement, then subscribe anew.
-    FetchTrust,
-    /// Raise an alarm and ask another broker.
-    OtherBroker,
-}
-
-impl Refused {
-    /// What to do about it.
-    #[must_use]
-    pub const fn remedy(self) -> Remedy {
-        match self {
-            Self::Gap | Self::SnapshotDigest | Self::Malformed | Self::NoSnapshot => Remedy::Resync,
-            Self::NoTrust | Self::Unsigned | Self::OtherEpoch => Remedy::FetchTrust,
-            Self::OtherFeed | Self::Behind | Self::Beside | Self::TooLarge => Remedy::OtherBroker,
-        }
-    }
+    /// The head of the high-water mark: the broker's log must have it.
+    pub last: Option<SignedHead>,
+    /// The entries up to there are not held: everything is to be told.
+    pub snapshot: bool,
 }
 
 /// Follows one feed, over reconnects and restarts.
@@ -118,8 +60,12 @@ pub struct Follower {
     held: Option<SignedHead>,
     /// A delta did not do: the next subscription asks for everything.
     wants_snapshot: bool,
+    /// The stream was asked for what follows on what is held, and has not answered yet.
+    resumes: bool,
     fresh_until: Option<Duration>,
     parts: Vec<Vec<u8>>,
+    /// What it takes to keep them.
+    parts_size: usize,
     challenges: VecDeque<(Challenge, Duration)>,
 }
 
@@ -130,13 +76,15 @@ impl Follower {
         Self {
             profile,
             trust: None,
-            mark: mark.unwrap_or(Mark { trust: 0, end: None }),
+            mark: mark.unwrap_or_default(),
             revocations: Revocations::default(),
             generation: 0,
             held: None,
             wants_snapshot: false,
+            resumes: false,
             fresh_until: None,
             parts: Vec::new(),
+            parts_size: 0,
             challenges: VecDeque::new(),
         }
     }
@@ -167,9 +115,11 @@ impl Follower {
     /// A stream begins: what was sent in parts by the one before is forgotten, and so are its
     /// challenges.
     pub fn subscribe(&mut self) -> Wants {
-        self.parts.clear();
+        self.take_parts();
         self.challenges.clear();
-        Wants { after: self.held.clone().filter(|_| !self.wants_snapshot) }
+        let snapshot = self.held.is_none() || self.wants_snapshot;
+        self.resumes = !snapshot && self.mark.head.is_some();
+        Wants { last: self.mark.head.clone(), snapshot }
     }
 
     /// A challenge is being sent at `uptime`.
@@ -181,13 +131,15 @@ impl Follower {
     }
 
     /// Takes a message. `true` if a head was adopted: publish [`Follower::view`], keep
-    /// [`Follower::mark`], then acknowledge [`Follower::enforced`].
+    /// [`Follower::mark`], then acknowledge [`Follower::enforced`]. What is refused may change
+    /// both, too.
     pub fn receive<B: AsRef<[u8]>>(
         &mut self,
         message: &Message<B>,
         now: Timestamp,
         uptime: Duration,
     ) -> Result<bool, Refused> {
+        let resumes = std::mem::take(&mut self.resumes);
         let taken = match message {
             Message::Snapshot(entries, head) => self.snapshot(entries, head.as_ref(), now),
             Message::Delta(entries, head) => self.delta(entries, head, now).map(Some),
@@ -205,7 +157,15 @@ impl Follower {
                 Ok(true)
             }
             Err(refused) => {
-                self.parts.clear();
+                // What follows on the mark in this log is not what follows on it in that one. A
+                // relay may as well have lost something.
+                let answered = resumes && self.profile.source == Source::Direct;
+                let another = answered && refused == Refused::Gap;
+                let refused = if another { Refused::Beside } else { refused };
+                if refused == Refused::Beside {
+                    self.mark.forked = self.trust.as_ref().map(|trust| trust.epoch);
+                }
+                self.take_parts();
                 self.wants_snapshot = true;
                 if matches!(refused, Refused::Behind | Refused::Beside | Refused::Gap) {
                     self.drop_held();
@@ -223,7 +183,7 @@ impl Follower {
             revocations: self.revocations.clone(),
             generation: self.generation,
             seq: self.enforced(),
-            fresh_until: self.held.as_ref().and(self.fresh_until),
+            fresh_until: self.fresh_until(),
             best_effort: self.profile.best_effort && self.held.is_some(),
         })
     }
@@ -233,6 +193,12 @@ impl Follower {
     pub fn enforced(&self) -> Seq {
         let end = self.mark.end.filter(|_| self.held.is_some());
         end.map_or(Seq(0), |end| end.seq)
+    }
+
+    /// Until when what is held counts as fresh; `None` while nothing does.
+    #[must_use]
+    pub fn fresh_until(&self) -> Option<Duration> {
+        self.held.as_ref().and(self.fresh_until)
     }
 
     /// What is to be remembered over a restart.
@@ -247,13 +213,19 @@ impl Follower {
         signed: Option<&SignedHead>,
         now: Timestamp,
     ) -> Result<Option<Head>, Refused> {
-        self.parts.extend(entries.iter().map(|entry| entry.as_ref().to_vec()));
-        let size = self.parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
-        if size > MAX_SNAPSHOT_BYTES {
-            return Err(Refused::TooLarge);
+        for entry in entries.iter().map(AsRef::as_ref) {
+            if entry.is_empty() {
+                return Err(Refused::Malformed);
+            }
+            let size = entry.len().saturating_add(KEEPING_BYTES);
+            self.parts_size = self.parts_size.saturating_add(size);
+            if self.parts_size > MAX_SNAPSHOT_BYTES {
+                return Err(Refused::TooLarge);
+            }
+            self.parts.push(entry.to_vec());
         }
         let Some(signed) = signed else { return Ok(None) };
-        let parts = std::mem::take(&mut self.parts);
+        let parts = self.take_parts();
         let head = self.verify(signed, now)?;
         if head.snapshot != Some(snapshot_digest(parts.iter().map(Vec::as_slice))) {
             return Err(Refused::SnapshotDigest);
@@ -316,6 +288,9 @@ impl Follower {
         if head.epoch != trust.epoch {
             return Err(Refused::OtherEpoch);
         }
+        if self.mark.forked == Some(head.epoch) {
+            return Err(Refused::Beside);
+        }
         let same = |end: &End| end.feed == head.feed && end.epoch == head.epoch;
         if let Some(end) = self.mark.end.filter(same) {
             if head.seq < end.seq {
@@ -335,7 +310,12 @@ impl Follower {
 
     fn adopt(&mut self, head: &Head, signed: &SignedHead, now: Timestamp) {
         let Head { feed, epoch, seq, journal, hash, time, key: _, snapshot: _ } = *head;
-        self.mark.end = Some(End { feed, epoch, seq, journal, hash });
+        let end = Some(End { feed, epoch, seq, journal, hash });
+        // The time alone is not worth a write.
+        if self.mark.end != end || self.mark.head.is_none() {
+            self.mark.head = Some(signed.clone());
+        }
+        self.mark.end = end;
         self.held = Some(signed.clone());
         self.wants_snapshot = false;
         // Neither a head from the future nor a jump of this clock makes forget by itself.
@@ -358,6 +338,11 @@ impl Follower {
             let until = left.map(|left| uptime.saturating_add(left));
             self.fresh_until = self.fresh_until.max(until);
         }
+    }
+
+    fn take_parts(&mut self) -> Vec<Vec<u8>> {
+        self.parts_size = 0;
+        std::mem::take(&mut self.parts)
     }
 
     fn drop_held(&mut self) {

@@ -7,16 +7,22 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::head::SignedHead;
 use crate::id::{ChainHash, Epoch, FeedHash, FeedId, Seq};
 use crate::invalid::Invalid;
 
 /// How far a gateway has believed. Nothing behind or beside it is ever adopted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mark {
     /// The highest version of a trust statement that was seen.
     pub trust: u64,
     /// The end of the feed that was adopted; `None` before the first.
     pub end: Option<End>,
+    /// That end as it was signed, to be shown to brokers.
+    pub head: Option<SignedHead>,
+    /// The epoch in which another log was shown than the one that was adopted: nothing of it is
+    /// believed any more.
+    pub forked: Option<Epoch>,
 }
 
 /// An end of the feed that was adopted.
@@ -94,6 +100,18 @@ impl Store {
 struct Stored {
     trust: u64,
     end: Option<StoredEnd>,
+    /// Missing in what earlier versions wrote, and so is `forked`.
+    #[serde(default)]
+    head: Option<StoredHead>,
+    #[serde(default)]
+    forked: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredHead {
+    head: String,
+    signature: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,14 +126,19 @@ struct StoredEnd {
 
 impl Stored {
     fn new(mark: &Mark) -> Self {
-        let end = mark.end.map(|End { feed, epoch, seq, journal, hash }| StoredEnd {
+        let Mark { trust, end, head, forked } = mark;
+        let end = end.map(|End { feed, epoch, seq, journal, hash }| StoredEnd {
             feed: feed.to_string(),
             epoch: epoch.to_string(),
             seq: seq.0,
             journal: journal.to_string(),
             hash: hash.to_string(),
         });
-        Self { trust: mark.trust, end }
+        let head = head.as_ref().map(|SignedHead { head, signature }| StoredHead {
+            head: hex::encode(head),
+            signature: hex::encode(signature),
+        });
+        Self { trust: *trust, end, head, forked: forked.map(|epoch| epoch.to_string()) }
     }
 
     fn read(self) -> Result<Mark, Invalid> {
@@ -128,6 +151,17 @@ impl Stored {
                 hash: hash.parse()?,
             })
         };
-        Ok(Mark { trust: self.trust, end: self.end.map(read).transpose()? })
+        let read_head = |StoredHead { head, signature }: StoredHead| {
+            let not_hex = |_| Invalid::new("head", "must be the hexadecimal that was written");
+            let mut bytes = [0; 64];
+            hex::decode_to_slice(&signature, &mut bytes).map_err(not_hex)?;
+            Ok(SignedHead { head: hex::decode(&head).map_err(not_hex)?, signature: bytes })
+        };
+        Ok(Mark {
+            trust: self.trust,
+            end: self.end.map(read).transpose()?,
+            head: self.head.map(read_head).transpose()?,
+            forked: self.forked.map(|epoch| epoch.parse()).transpose()?,
+        })
     }
 }

@@ -16,6 +16,7 @@ mod mark;
 mod profile;
 #[cfg(feature = "feed")]
 mod redeem;
+mod refused;
 mod view;
 
 #[cfg(feature = "feed")]
@@ -23,10 +24,11 @@ pub mod client;
 
 pub use enforcer::{Ended, Enforcer, Running};
 pub use entry::{Malformed, feed_start, fold_hash, snapshot_digest};
-pub use follower::{Challenge, Follower, Message, Refused, Remedy, Wants};
+pub use follower::{Challenge, Follower, Message, Wants};
 pub use head::{Head, SignedHead};
 pub use mark::{End, Mark, MarkError, Store};
 pub use profile::{Profile, Source};
 #[cfg(feature = "feed")]
 pub use redeem::Redeemer;
+pub use refused::{Refused, Remedy};
 pub use view::GatewayView;

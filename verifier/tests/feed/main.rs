@@ -4,15 +4,18 @@
 use std::time::Duration;
 
 use dayfly_verifier::feed::{
-    Follower, Head, Mark, Message, Profile, Refused, Remedy, SignedHead, Source, Store, feed_start,
-    fold_hash, snapshot_digest,
+    Follower, Head, Message, Profile, Refused, Remedy, SignedHead, Source, feed_start, fold_hash,
+    snapshot_digest,
 };
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{ChainHash, Epoch, FeedHash, FeedId, GrantId, KeyId, Seq};
 use dayfly_verifier::revocations::{FeedEntry, Kind, Target};
 use dayfly_verifier::time::Timestamp;
-use dayfly_verifier::trust::{ListedKey, Signed, Statement, Untrusted};
+use dayfly_verifier::trust::{ListedKey, Signed, Statement};
 use ed25519_dalek::SigningKey;
+
+mod fork;
+mod parts;
 
 const FEED: FeedId = FeedId::new([7; 16]);
 const START_MS: u64 = 1_700_000_000_000;
@@ -227,7 +230,7 @@ fn a21_heartbeats_that_pass_while_a_delta_is_held_back_are_a_gap() {
     log.revoke(1, 60_000);
     assert_eq!(refuses(&mut follower, &log.beat([0; 16])), Refused::Gap);
     assert!(!fresh(&follower, 0));
-    assert_eq!(follower.subscribe().after, None, "it asks for everything");
+    assert!(follower.subscribe().snapshot, "it asks for everything");
     assert!(follower.receive(&log.snapshot(), at(0), up(0)).unwrap());
 }
 
@@ -245,23 +248,6 @@ fn a22_what_goes_back_is_never_adopted() {
         assert_eq!(refuses(&mut follower, &old.snapshot()), Refused::Behind);
         assert!(follower.receive(&log.snapshot(), at(0), up(0)).unwrap(), "another broker");
     }
-}
-
-#[test]
-fn a22_a_fork_is_never_adopted() {
-    let mut log = Log::new(1);
-    log.pass();
-    let mut fork = log.clone();
-    log.revoke(1, 60_000);
-    fork.revoke(2, 60_000);
-    for message in [fork.snapshot(), fork.beat([0; 16])] {
-        let mut follower = following(&log);
-        assert_eq!(refuses(&mut follower, &message), Refused::Beside);
-        assert!(!fresh(&follower, 0));
-    }
-    let mut follower = following(&log);
-    let next = fork.revoke(3, 60_000);
-    assert_eq!(refuses(&mut follower, &fork.delta(vec![next])), Refused::Gap);
 }
 
 #[test]
@@ -313,31 +299,6 @@ fn a22_fast_forward_is_healed_by_a_new_epoch_that_the_root_names_and_by_nothing_
     let view = follower.view().unwrap();
     assert_eq!(view.epoch(), Epoch::new([2; 16]));
     assert_eq!(view.revocations().len(), 2, "the union with what it knew");
-}
-
-#[test]
-fn a22_the_mark_survives_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    assert_eq!(store.load().unwrap(), None);
-    let mut log = Log::new(1);
-    let old = log.clone();
-    log.revoke(1, 60_000);
-    let mut follower = following(&log);
-    follower.trust(&trust(4, 1)).unwrap();
-    store.save(follower.mark()).unwrap();
-
-    let mark: Mark = store.load().unwrap().unwrap();
-    let mut follower = Follower::new(profile(Source::Direct), Some(mark));
-    let older = follower.trust(&trust(3, 1)).unwrap_err();
-    assert_eq!(older, Untrusted::Older { given: 3, known: 4 });
-    follower.trust(&trust(4, 1)).unwrap();
-    assert!(!fresh(&follower, 0));
-    assert_eq!(refuses(&mut follower, &old.snapshot()), Refused::Behind);
-    assert!(follower.receive(&log.snapshot(), at(0), up(0)).unwrap());
-
-    std::fs::write(dir.path().join("feed-mark.json"), b"{").unwrap();
-    assert!(store.load().is_err(), "a damaged mark is not no mark");
 }
 
 #[test]
