@@ -17,6 +17,8 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 const BEATS_IN_BOUND: u32 = 5;
 /// The most instances that are remembered.
 const MAX_INSTANCES: usize = 16_384;
+/// The most of them that one gateway may have: it must not shut out the others.
+const MAX_OF_GATEWAY: usize = 256;
 /// How long an instance that opted out is remembered after it left: as long as a token may live.
 const OPTED_OUT_FOR: Duration = crate::core::limits::MAX_TOKEN_LIFE;
 
@@ -110,7 +112,8 @@ impl Instances {
         all.retain(|_, instance| instance.matters(uptime));
         let key = (terms.gateway.clone(), terms.instance.clone());
         let before = all.remove(&key);
-        if all.len() >= MAX_INSTANCES {
+        let of_gateway = all.keys().filter(|(gateway, _)| *gateway == key.0).count();
+        if all.len() >= MAX_INSTANCES || of_gateway >= MAX_OF_GATEWAY {
             return Err(TooMany);
         }
         let echoed = before.map_or(uptime, |before| {
