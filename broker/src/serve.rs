@@ -154,7 +154,7 @@ impl Opened {
         }
         let feed_key = NumberedKey::read(&keys.join(FEED_KEY)).map_err(FoundError::from)?;
         let (signed, statement) = read_statement(&config.dir)?;
-        let hub = Hub::new(statement.feed, feed_key, sequencer.clone(), journal, clock.clone());
+        let hub = Hub::new(&statement, feed_key, sequencer.clone(), journal, clock.clone());
         let address = config.advertise.clone().unwrap_or_else(|| config.listen.broker.to_string());
         let broker = Broker {
             id: broker_id(&config.trust_domain).map_err(AuthorityError::from)?,

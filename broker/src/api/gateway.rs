@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dayfly_proto::v1::follow_request::Message as Up;
 use dayfly_proto::v1::gateway_service_server::GatewayService;
 use dayfly_proto::v1::{self, FollowRequest, FollowResponse};
-use dayfly_verifier::feed as format;
+use dayfly_verifier::feed::SignedHead;
 use dayfly_verifier::id::{InstanceId, TokenId, UseId};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
@@ -20,7 +20,7 @@ use super::{Broker, status};
 use crate::caller::caller_of;
 use crate::core::command::Command;
 use crate::follow::instances::Terms;
-use crate::follow::stream;
+use crate::follow::stream::{self, Asked};
 
 /// How long a gateway may take for its first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
@@ -55,12 +55,10 @@ impl GatewayService for Gateway {
         let Some(Up::Subscribe(subscribe)) = first.and_then(|first| first.message) else {
             return Err(Status::invalid_argument("the first message must be `subscribe`"));
         };
-        let (terms, last, challenge) =
+        let (terms, asked) =
             parse(gateway, subscribe).map_err(|invalid| status::invalid(&invalid))?;
         let (hub, shutdown) = (Arc::clone(&self.broker.hub), self.broker.shutdown.clone());
-        let stream = stream::follow(hub, shutdown, terms, last.as_ref(), challenge, requests);
-        let stream = stream.map_err(|error| Status::resource_exhausted(error.to_string()))?;
-        Ok(Response::new(stream))
+        Ok(Response::new(stream::follow(hub, shutdown, terms, asked, requests).await?))
     }
 
     async fn get_trust(
@@ -123,8 +121,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) fn parse(
     gateway: SpiffeId,
     subscribe: v1::Subscribe,
-) -> Result<(Terms, Option<format::Head>, Bytes), Invalid> {
-    let v1::Subscribe { instance, max_staleness_ms, best_effort, last, challenge } = subscribe;
+) -> Result<(Terms, Asked), Invalid> {
+    let v1::Subscribe { instance, max_staleness_ms, best_effort, last, challenge, snapshot } =
+        subscribe;
     let instance: InstanceId = instance.parse()?;
     if !(1_000..=60_000).contains(&max_staleness_ms) {
         return Err(Invalid::new("max_staleness_ms", "must be 1000 to 60000"));
@@ -133,8 +132,12 @@ pub(crate) fn parse(
         return Err(Invalid::new("challenge", "must be 16 bytes, or none"));
     }
     let max_staleness = Duration::from_millis(max_staleness_ms);
-    // Only a hint from where on to tell: what comes of it, the gateway checks against its hash.
-    let last =
-        last.and_then(|v1::SignedHead { head, signature: _ }| format::Head::from_bytes(&head));
-    Ok((Terms { gateway, instance, max_staleness, best_effort }, last, challenge))
+    let signed = |v1::SignedHead { head, signature }: v1::SignedHead| {
+        let signature = signature.as_ref().try_into();
+        let signature = signature.map_err(|_| Invalid::new("last", "must have 64 bytes signed"))?;
+        Ok(SignedHead { head: head.to_vec(), signature })
+    };
+    let last = last.map(signed).transpose()?;
+    let terms = Terms { gateway, instance, max_staleness, best_effort };
+    Ok((terms, Asked { last, snapshot, challenge }))
 }

@@ -5,6 +5,7 @@
 //! is cast only after the journal confirmed its head, with the time from before asking; while the
 //! journal does not answer there are none, and gateways come to refuse by themselves.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,8 +15,10 @@ use bytes::Bytes;
 use dayfly_proto::v1::follow_response::Message;
 use dayfly_proto::v1::{Delta, FollowResponse, SignedHead, Snapshot};
 use dayfly_verifier::feed::{self as format, snapshot_digest};
-use dayfly_verifier::id::{FeedId, Seq};
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::{FeedId, KeyId, Seq};
 use dayfly_verifier::time::{Clock, Timestamp};
+use dayfly_verifier::trust::Statement;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -39,6 +42,8 @@ const PART_BYTES: usize = 1024 * 1024;
 /// The feed of this broker.
 pub struct Hub {
     feed: FeedId,
+    /// The keys that sign heads of it: this broker's and others'.
+    feed_keys: BTreeMap<KeyId, HolderKey>,
     key: NumberedKey,
     sequencer: Sequencer,
     journal: Arc<dyn Journal>,
@@ -95,15 +100,17 @@ struct Confirmed {
 }
 
 impl Hub {
-    /// The feed `feed`, as `sequencer` publishes it, signed with `key`.
+    /// The feed that `trust` names, as `sequencer` publishes it, signed with `key`.
     #[must_use]
     pub fn new(
-        feed: FeedId,
+        trust: &Statement,
         key: NumberedKey,
         sequencer: Sequencer,
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
+        let feed = trust.feed;
+        let feed_keys = trust.feed_keys.iter().map(|(id, key)| (*id, key.public)).collect();
         let state = sequencer.state();
         // The time of the last entry: nothing has been confirmed yet.
         let tip = Tip::new(feed, &key, &state, state.time);
@@ -114,6 +121,7 @@ impl Hub {
         let unseen_until = clock.uptime().saturating_add(span);
         Arc::new(Self {
             feed,
+            feed_keys,
             key,
             sequencer,
             journal,
@@ -171,6 +179,17 @@ impl Hub {
     /// Asks for a heartbeat soon.
     pub fn want_beat(&self) {
         self.wanted.notify_one();
+    }
+
+    /// A head of this feed that one of its keys signed.
+    pub(super) fn believes(&self, signed: &format::SignedHead) -> Option<format::Head> {
+        let head = signed.verify(|key| self.feed_keys.get(&key).copied())?;
+        (head.feed == self.feed).then_some(head)
+    }
+
+    /// The log itself.
+    pub(super) fn journal(&self) -> &dyn Journal {
+        &*self.journal
     }
 
     /// What brings a follower to `tip`: what came after the head that it has, or everything.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use dayfly_proto::v1::follow_request::Message as Up;
 use dayfly_proto::v1::follow_response::Message as Down;
 use dayfly_proto::v1::{Ack, FollowRequest, FollowResponse, Heartbeat};
-use dayfly_verifier::feed::Head;
+use dayfly_verifier::feed::{Head, SignedHead};
 use dayfly_verifier::id::Seq;
 use futures_util::stream::{BoxStream, Stream, StreamExt as _, unfold};
 use tokio::sync::broadcast;
@@ -18,27 +18,42 @@ use tokio::sync::broadcast::error::RecvError;
 use tonic::Status;
 
 use super::feed::{Cast, Hub};
-use super::instances::{Instance, Terms, TooMany};
+use super::instances::{Instance, Terms};
+use super::seen::NotTold;
 use crate::shutdown::Shutdown;
 
 /// How much of an instance's interval may be missing at a heartbeat that it gets all the same:
 /// what other instances have made early.
 const EARLY: Duration = Duration::from_millis(100);
 
-/// The stream down to an instance that follows on `terms`, from the head `last` on if that is
-/// still known, and otherwise from everything; `requests` are what it sends after its subscription
-/// with `challenge`.
-pub fn follow(
+/// What a subscription asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// The highest head that the gateway has adopted.
+    pub last: Option<SignedHead>,
+    /// Everything is to be told, not only what came after that head.
+    pub snapshot: bool,
+    /// The first challenge, or nothing.
+    pub challenge: Bytes,
+}
+
+/// The stream down to an instance that follows on `terms`, from the head that it has on if that is
+/// still known, and otherwise from everything; `requests` are what it sends after its subscription.
+pub async fn follow(
     hub: Arc<Hub>,
     shutdown: Shutdown,
     terms: Terms,
-    last: Option<&Head>,
-    challenge: Bytes,
+    asked: Asked,
     requests: impl Stream<Item = Result<FollowRequest, Status>> + Send + Unpin + 'static,
-) -> Result<BoxStream<'static, Result<FollowResponse, Status>>, TooMany> {
+) -> Result<BoxStream<'static, Result<FollowResponse, Status>>, NotTold> {
+    let Asked { last, snapshot, challenge } = asked;
+    if let Some(seen) = &last {
+        hub.has(seen).await.inspect_err(|error| refused(&terms, error))?;
+    }
+    let last = last.filter(|_| !snapshot).and_then(|last| Head::from_bytes(&last.head));
     let instance = hub.instances.join(terms, hub.uptime())?;
     let line = Arc::new(Line { hub, instance, shutdown });
-    let follower = Follower::new(Arc::clone(&line), last);
+    let follower = Follower::new(Arc::clone(&line), last.as_ref());
     line.hear(challenge);
     line.hub.want_beat();
     tokio::spawn(async move { line.listen(requests).await });
@@ -47,6 +62,20 @@ pub fn follow(
         Some((next, follower))
     });
     Ok(stream.boxed())
+}
+
+fn refused(terms: &Terms, error: &NotTold) {
+    let Terms { gateway, instance, .. } = terms;
+    match error {
+        NotTold::Lost(seq) => tracing::error!(
+            %gateway, %instance, %seq,
+            "a gateway has seen what this log does not have: was it restored from an older copy? \
+             The gateway is told nothing; a new epoch is needed"
+        ),
+        NotTold::TooMany(_) | NotTold::Unknown => {
+            tracing::warn!(%gateway, %instance, %error, "a gateway is told nothing");
+        }
+    }
 }
 
 /// Whether these bytes are a challenge, or none.
@@ -108,10 +137,6 @@ impl Follower {
         let casts = line.hub.listen();
         let tip = line.hub.tip();
         let told = tip.head.seq;
-        if last.is_some_and(|last| last.epoch == tip.head.epoch && last.seq > told) {
-            let gateway = &line.instance.terms.gateway;
-            tracing::warn!(%gateway, "a gateway has seen a later head than this broker");
-        }
         let first = line.hub.catch_up(&tip, last).into_iter();
         line.instance.sends(told);
         Self { line, casts, first, told, last_beat: None }

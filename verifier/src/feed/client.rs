@@ -10,10 +10,10 @@ use dayfly_proto::v1::follow_response::Message as Down;
 use dayfly_proto::v1::gateway_service_client::GatewayServiceClient;
 use dayfly_proto::v1::{self, Ack, FollowRequest, FollowResponse, GetTrustRequest, Subscribe};
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use super::enforcer::Enforcer;
 use super::follower::{Challenge, Follower, Message};
@@ -57,6 +57,8 @@ pub struct Client {
     follower: Follower,
     enforcer: Arc<Enforcer>,
     clock: Arc<dyn Clock>,
+    /// Whether this session made anything fresh.
+    refreshed: bool,
 }
 
 /// Why a session with a broker ended.
@@ -88,7 +90,8 @@ pub fn follow(config: Config, clock: Arc<dyn Clock>) -> Result<(Arc<Enforcer>, C
     let mark = store.as_ref().map(Store::load).transpose()?.flatten();
     let follower = Follower::new(config.profile.clone(), mark);
     let enforcer = Arc::new(Enforcer::default());
-    let client = Client { config, store, follower, enforcer: Arc::clone(&enforcer), clock };
+    let told = Arc::clone(&enforcer);
+    let client = Client { config, store, follower, enforcer: told, clock, refreshed: false };
     Ok((enforcer, client))
 }
 
@@ -115,11 +118,13 @@ impl Client {
         for broker in brokers.iter().cycle() {
             loop {
                 let before = self.follower.mark().clone();
+                self.refreshed = false;
                 let Err(left) = self.session(broker.clone()).await else { continue };
                 if *self.follower.mark() != before {
                     pause = FIRST_PAUSE;
                 }
-                let elsewhere = self.report(&left);
+                // A broker that made nothing fresh is of no use, whatever the reason.
+                let elsewhere = self.report(&left) || !self.refreshed;
                 sleep(pause).await;
                 pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                 if elsewhere {
@@ -138,6 +143,10 @@ impl Client {
             }
             Left::Untrusted(untrusted) => {
                 tracing::error!(%untrusted, "the trust statement is not to be believed");
+                true
+            }
+            Left::Unreachable(status) if status.code() == Code::DataLoss => {
+                tracing::error!("the broker's log lacks what was adopted: it tells nothing");
                 true
             }
             Left::Refused(refused) => {
@@ -167,8 +176,9 @@ impl Client {
             instance: self.config.instance.to_string(),
             max_staleness_ms: millis(self.config.profile.max_staleness()),
             best_effort: self.config.profile.is_best_effort(),
-            last: wants.last.filter(|_| !wants.snapshot).map(head_to_wire),
+            last: wants.last.map(head_to_wire),
             challenge,
+            snapshot: wants.snapshot,
         });
         send(&acks, subscribe).await?;
         let following = broker.follow(ReceiverStream::new(queued));
@@ -177,11 +187,20 @@ impl Client {
         trust_due.tick().await;
         // Three of the five heartbeats that a bound has; the rest is for another broker.
         let silence = self.config.profile.max_staleness().mul_f32(0.6);
+        let mut due = after(silence);
         loop {
             tokio::select! {
-                message = timeout(silence, stream.message()) => {
+                message = timeout_at(due, stream.message()) => {
                     let message = message.map_err(|_| Left::Silent)??.ok_or(Left::Over)?;
+                    let before = self.follower.fresh_until();
+                    let held = self.follower.holds();
                     self.take(message, &acks).await?;
+                    let refreshed = self.follower.fresh_until() > before;
+                    self.refreshed |= refreshed;
+                    // Once everything is held, messages alone do not count as being heard.
+                    if refreshed || !held {
+                        due = after(silence);
+                    }
                 }
                 _ = trust_due.tick() => self.fetch_trust(&mut broker).await?,
             }
@@ -278,6 +297,12 @@ fn head_from_wire(head: v1::SignedHead) -> Result<SignedHead, std::array::TryFro
 fn head_to_wire(head: SignedHead) -> v1::SignedHead {
     let SignedHead { head, signature } = head;
     v1::SignedHead { head: head.into(), signature: signature.to_vec().into() }
+}
+
+/// The moment that comes so long after now.
+fn after(span: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(span).unwrap_or(now)
 }
 
 fn millis(span: Duration) -> u64 {

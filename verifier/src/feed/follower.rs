@@ -195,6 +195,12 @@ impl Follower {
         end.map_or(Seq(0), |end| end.seq)
     }
 
+    /// Whether everything up to the mark is held.
+    #[must_use]
+    pub const fn holds(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Until when what is held counts as fresh; `None` while nothing does.
     #[must_use]
     pub fn fresh_until(&self) -> Option<Duration> {

@@ -3,5 +3,6 @@
 
 mod cuts;
 mod instances;
+mod seen;
 mod stream;
 mod world;

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use super::world::{World, until};
 use crate::follow::instances::Terms;
-use crate::follow::stream::follow;
+use crate::follow::stream::{Asked, follow};
 use crate::shutdown::Shutdown;
 
 fn terms() -> Terms {
@@ -28,7 +28,7 @@ async fn who_does_not_read_is_cut_and_nothing_is_skipped() {
     let mut world = World::new().await;
     let hub = world.hub.clone();
     let mut stream =
-        follow(hub.clone(), Shutdown::new(), terms(), None, Bytes::new(), pending()).unwrap();
+        follow(hub.clone(), Shutdown::new(), terms(), Asked::default(), pending()).await.unwrap();
     for n in 0..300 {
         let seq = world.revoke(n).await;
         until("it is told", || hub.tip().head.seq >= seq).await;
@@ -50,7 +50,7 @@ async fn an_acknowledgement_of_what_was_never_sent_ends_the_stream() {
     let ack = FollowRequest { message: Some(Up::Ack(Ack { seq: u64::MAX, challenge })) };
     let requests = iter([Ok::<_, Status>(ack)]).chain(pending());
     let hub = world.hub.clone();
-    let stream = follow(hub.clone(), Shutdown::new(), terms(), None, Bytes::new(), requests);
+    let stream = follow(hub.clone(), Shutdown::new(), terms(), Asked::default(), requests).await;
     assert!(stream.unwrap().map(|next| next.unwrap()).count().await < 10);
     let standing = hub.instances.standings(hub.uptime()).remove(0);
     assert!(!standing.connected && standing.enforced.0 == 0);

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dayfly_proto::v1::follow_request::Message as Up;
@@ -16,7 +17,7 @@ use dayfly_verifier::id::{BundleDigest, Epoch, FeedId, KeyId, Seq};
 use dayfly_verifier::time::{Clock, SystemClock, Timestamp};
 use dayfly_verifier::trust::{Signed, Statement};
 use ed25519_dalek::SigningKey;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, pending};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Server};
@@ -27,7 +28,7 @@ use crate::core::directory::Directory;
 use crate::core::event::{Actor, Entry, Event, Head, Target};
 use crate::core::limits::Limits;
 use crate::follow::feed::Hub;
-use crate::follow::stream;
+use crate::follow::stream::{self, Asked};
 use crate::journal::{Faulty, Journal as _, Memory, chain};
 use crate::keys::NumberedKey;
 use crate::sequencer::Sequencer;
@@ -62,6 +63,8 @@ pub(super) struct World {
     pub(super) clock: Arc<Moved>,
     pub(super) hub: Arc<Hub>,
     pub(super) address: SocketAddr,
+    /// Whether it hears no challenge from now on, in new streams.
+    pub(super) deaf: Arc<AtomicBool>,
     head: Head,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -87,8 +90,34 @@ impl World {
     pub(super) async fn new() -> Self {
         let clock = Arc::new(Moved::default());
         let journal = Faulty::new(Memory::default());
-        let head = Head::ORIGIN;
-        let not_after = clock.now().plus(Duration::from_secs(3600));
+        let at = clock.now();
+        let mut founded = Founded { journal: journal.clone(), head: Head::ORIGIN, at };
+        let (founders, signers) = (BTreeSet::new(), BTreeSet::new());
+        let (bundle, directory) = (BundleDigest::new([1; 32]), Directory::default());
+        founded
+            .record(Event::EpochOpened { epoch: EPOCH, parent: None, founders, format: 1 })
+            .await;
+        founded.record(Event::BundleApplied { bundle, directory, signers }).await;
+        Self::over(journal, founded.head, clock).await
+    }
+
+    /// A broker that was restored from a copy of this one's log, as it is now.
+    pub(super) async fn restored(&self) -> Self {
+        let copy = Memory::default();
+        let log = self.journal.read(&Head::ORIGIN, 10_000).await.unwrap();
+        let log: Vec<_> = log.into_iter().map(|entry| (*entry).clone()).collect();
+        copy.append(&Head::ORIGIN, &log).await.unwrap();
+        Self::over(Faulty::new(copy), self.head, self.clock.clone()).await
+    }
+
+    /// Another broker over the same log.
+    pub(super) async fn beside(&self) -> Self {
+        Self::over(self.journal.clone(), self.head, self.clock.clone()).await
+    }
+
+    /// A broker over a log that ends at `head`.
+    async fn over(journal: Faulty<Memory>, head: Head, clock: Arc<Moved>) -> Self {
+        let not_after = Timestamp::from_ms(4_000_000_000_000).unwrap();
         let feed_key = NumberedKey { id: KeyId(1), not_after, signing: key(2) };
         let statement = Statement {
             version: 1,
@@ -98,22 +127,16 @@ impl World {
             feed_keys: BTreeMap::from([(KeyId(1), feed_key.listed().unwrap())]),
         };
         let trust = statement.sign(&key(1)).unwrap();
-        let mut founded = Founded { journal: journal.clone(), head, at: clock.now() };
-        let (founders, signers) = (BTreeSet::new(), BTreeSet::new());
-        let (bundle, directory) = (BundleDigest::new([1; 32]), Directory::default());
-        founded
-            .record(Event::EpochOpened { epoch: EPOCH, parent: None, founders, format: 1 })
-            .await;
-        founded.record(Event::BundleApplied { bundle, directory, signers }).await;
-        let head = founded.head;
         let (sequencer, deciding) =
             Sequencer::start(Arc::new(journal.clone()), clock.clone(), Limits::default())
                 .await
                 .unwrap();
-        let hub = Hub::new(FEED, feed_key, sequencer, Arc::new(journal.clone()), clock.clone());
+        let hub =
+            Hub::new(&statement, feed_key, sequencer, Arc::new(journal.clone()), clock.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = Plain { hub: hub.clone(), trust };
+        let deaf = Arc::new(AtomicBool::new(false));
+        let service = Plain { hub: hub.clone(), trust, deaf: deaf.clone() };
         let running = hub.clone();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let serving = Server::builder().add_service(GatewayServiceServer::new(service));
@@ -122,7 +145,7 @@ impl World {
             tokio::spawn(async move { running.run().await }),
             tokio::spawn(async move { drop(serving.serve_with_incoming(incoming).await) }),
         ];
-        Self { journal, clock, hub, address, head, tasks }
+        Self { journal, clock, hub, address, deaf, head, tasks }
     }
 
     /// Revokes something in the journal, as another broker would: the place of the entry.
@@ -137,12 +160,22 @@ impl World {
 
     /// A gateway instance that follows through `address`, with a bound of a second.
     pub(super) fn gateway(&self, name: &str, address: SocketAddr) -> Gateway {
+        self.gateway_of(name, &[address], None)
+    }
+
+    /// The same, with several brokers, and a directory for its mark.
+    pub(super) fn gateway_of(
+        &self,
+        name: &str,
+        brokers: &[SocketAddr],
+        dir: Option<&Path>,
+    ) -> Gateway {
         let second = Duration::from_secs(1);
         let config = Config {
             profile: Profile::new(root(), second, Source::Direct).unwrap(),
             instance: name.parse().unwrap(),
-            dir: None,
-            brokers: vec![channel(address)],
+            dir: dir.map(Path::to_owned),
+            brokers: brokers.iter().copied().map(channel).collect(),
         };
         let (enforcer, client) = client::follow(config, self.clock.clone()).unwrap();
         let task = tokio::spawn(client.run());
@@ -206,6 +239,7 @@ pub(super) async fn until(what: &str, mut so: impl FnMut() -> bool) {
 struct Plain {
     hub: Arc<Hub>,
     trust: Signed,
+    deaf: Arc<AtomicBool>,
 }
 
 #[tonic::async_trait]
@@ -220,10 +254,14 @@ impl GatewayService for Plain {
         let first = requests.message().await?.unwrap();
         let Some(Up::Subscribe(subscribe)) = first.message else { panic!() };
         let gateway = "spiffe://t.test/gateway/orders".parse().unwrap();
-        let (terms, last, challenge) = parse(gateway, subscribe).unwrap();
+        let (terms, asked) = parse(gateway, subscribe).unwrap();
         let (hub, shutdown) = (self.hub.clone(), Shutdown::new());
-        let stream = stream::follow(hub, shutdown, terms, last.as_ref(), challenge, requests);
-        Ok(Response::new(stream.unwrap()))
+        if self.deaf.load(Ordering::SeqCst) {
+            let asked = Asked { challenge: bytes::Bytes::new(), ..asked };
+            let stream = stream::follow(hub, shutdown, terms, asked, pending()).await?;
+            return Ok(Response::new(stream));
+        }
+        Ok(Response::new(stream::follow(hub, shutdown, terms, asked, requests).await?))
     }
 
     async fn get_trust(
