@@ -2,8 +2,9 @@
 //!
 //! Never forgets a proof that could still be accepted, and never grows without bound: when it is
 //! full it refuses. A holder and all to whom it handed a token on share one allowance, so that
-//! nobody makes room for itself by delegating, nor fills the memory for others. What it knows is lost with the process, so that for the first minute, and
-//! after the clock was set back, a nonce of this process must stand in the proof.
+//! nobody makes room for itself by delegating, nor fills the memory for others. What it knows is
+//! lost with the process, so that for the first minute, and after the clock was set back, a nonce
+//! of this process must stand in the proof.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

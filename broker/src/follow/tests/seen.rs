@@ -1,4 +1,5 @@
-//! What a gateway has seen, a broker's log must have; and a broker that keeps nothing fresh is left.
+//! What a gateway has seen, a broker's log must have; and a broker that keeps nothing fresh is
+//! left.
 
 use bytes::Bytes;
 use dayfly_verifier::feed::SignedHead;
