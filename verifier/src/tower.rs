@@ -7,8 +7,10 @@
 //! It never lets a request through because something failed: what cannot be read, mapped, decided
 //! or asked is refused. What runs is cut (`cut`): a handler is dropped, and a body that is being
 //! sent is reset, as soon as its token is revoked, locked or expired, or the gateway can no longer
-//! tell. A handler that must not stop half-way spawns that part. A gRPC service is guarded through `tonic::service::Routes`, turned
-//! `into_axum_router()`; refusals then carry the status of gRPC.
+//! tell. A handler that must not stop half-way spawns that part.
+//!
+//! A gRPC service is guarded through `tonic::service::Routes`, turned `into_axum_router()`;
+//! refusals then carry the status of gRPC.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -99,8 +101,8 @@ impl Guard {
     }
 
     /// Only observes: lets pass what it would have refused, with [`Observed`] in place of
-    /// [`Verified`] in the extensions, and a warning in the log for each; cuts nothing. For the days before a
-    /// service is guarded; never after.
+    /// [`Verified`] in the extensions, and a warning in the log for each; cuts nothing. For the
+    /// days before a service is guarded; never after.
     #[must_use]
     pub fn observing(self) -> Self {
         tracing::warn!("the gateway only observes: it lets pass what it would refuse");
