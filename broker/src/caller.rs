@@ -65,6 +65,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/dayfly.v1.GatewayService/Follow", Rule::Gateway),
     ("/dayfly.v1.GatewayService/GetTrust", Rule::Gateway),
     ("/dayfly.v1.GatewayService/Redeem", Rule::Gateway),
+    ("/dayfly.v1.GatewayService/ReportUse", Rule::Gateway),
     ("/dayfly.v1.AuditService/Tail", Rule::Overseer),
     ("/grpc.health.v1.Health/Check", Rule::Anyone),
     ("/grpc.health.v1.Health/Watch", Rule::Anyone),

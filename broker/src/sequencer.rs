@@ -143,6 +143,7 @@ const fn takes_away(command: &Command) -> bool {
         | Command::Approve(..)
         | Command::Exchange(..)
         | Command::Redeem(..)
+        | Command::Report(..)
         | Command::Apply(..)
         | Command::AddKey { .. } => false,
     }

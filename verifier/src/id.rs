@@ -104,6 +104,10 @@ bytes_id! {
     FeedHash, 32, "feed_hash"
 }
 bytes_id! {
+    /// The seal of a batch of counted uses: see [`crate::uses::Batch::digest`].
+    BatchDigest, 32, "batch_digest"
+}
+bytes_id! {
     /// A lock, by which it is lifted.
     LockId, 16, "lock"
 }
@@ -293,6 +297,10 @@ name! {
 name! {
     /// One process of a gateway: gateways may run as several instances.
     InstanceId, "instance", 64, "-_."
+}
+name! {
+    /// A fixed word for why a use was refused: see [`crate::reject::Reject::code`].
+    ReasonCode, "reason", 32, "_"
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use futures_util::stream::BoxStream;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Broker, status};
+use super::{Broker, render, report, status};
 use crate::caller::caller_of;
 use crate::core::command::Command;
 use crate::follow::instances::Terms;
@@ -96,6 +96,18 @@ impl GatewayService for Gateway {
         let (_, uses_left) =
             spent(&state).ok_or_else(|| Status::internal("the use is not in the log"))?;
         Ok(Response::new(v1::RedeemResponse { uses_left, spent_before }))
+    }
+
+    async fn report_use(
+        &self,
+        request: Request<v1::ReportUseRequest>,
+    ) -> Result<Response<v1::ReportUseResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let batch = report::batch(&caller.id, request.into_inner());
+        let batch = batch.map_err(|invalid| status::invalid(&invalid))?;
+        let submitted = self.broker.sequencer.submit(Command::Report(batch), caller).await;
+        let state = submitted.map_err(|failure| status::failure(&failure))?;
+        Ok(Response::new(v1::ReportUseResponse { head: Some(render::head(&state.head)) }))
     }
 }
 

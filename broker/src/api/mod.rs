@@ -5,6 +5,7 @@
 
 pub mod parse;
 pub mod render;
+mod report;
 pub mod status;
 
 mod apply;

@@ -1,12 +1,16 @@
 //! One entry of the record in one line for a person. Must never let what an entry holds end the
 //! line, move the cursor or turn the direction of writing.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use dayfly_agent::render::visible;
 use dayfly_verifier::request::Request;
+use dayfly_verifier::uses::Seen;
 
-use crate::core::event::{Actor, Answer, Decision, End, Entry, Event, Head, Target, TaskOutcome};
+use crate::core::event::{
+    Actor, Answer, Decision, End, Entry, Event, Head, Report, Target, TaskOutcome,
+};
 use crate::core::verdict::Refusal;
 
 /// The place, the time, who, and what. Ids in full, so that they can be copied.
@@ -65,6 +69,7 @@ fn what(event: &Event) -> String {
         }
         Event::Ended { grant, end } => ended(grant, end),
         Event::Revoked { target, .. } => format!("revoked {}", revoked(target)),
+        Event::UsesReported(report) => reported(report),
     }
 }
 
@@ -105,6 +110,29 @@ fn ended(grant: &impl std::fmt::Display, end: &End) -> String {
         End::Completed(TaskOutcome::Failed) => format!("completed {grant}: the task failed"),
         End::Drifted(refusal) => format!("{grant} drifted: {}", because(refusal)),
     }
+}
+
+/// `counted 14 uses, batch 3 of orders-1: 12 allowed, 2 refused: expired; 1 not told apart`.
+fn reported(Report { batch, unplaced, digest: _ }: &Report) -> String {
+    let mut by_outcome: BTreeMap<&Seen, u64> = BTreeMap::new();
+    for (line, count) in &batch.counts {
+        let sum = by_outcome.entry(&line.seen).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+    let outcomes: Vec<String> =
+        by_outcome.iter().map(|(seen, count)| format!("{count} {seen}")).collect();
+    let total = batch.total().saturating_add(*unplaced);
+    let mut text = format!(
+        "counted {total} uses, batch {} of {}: {}",
+        batch.number,
+        batch.instance,
+        outcomes.join(", ")
+    );
+    let more = [(*unplaced, "of grants not known here"), (batch.missed, "not told apart")];
+    for (count, what) in more.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(text, "; {count} {what}");
+    }
+    text
 }
 
 fn revoked(target: &Target) -> String {

@@ -12,6 +12,7 @@ use dayfly_verifier::request::{ConfirmBy, SignerKey};
 use dayfly_verifier::scope::Scope;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
+use dayfly_verifier::uses::Batch;
 
 use super::directory::Directory;
 use super::event::{Decision, Target, TaskOutcome};
@@ -41,6 +42,8 @@ pub enum Command {
     Exchange(Exchange, Verdict),
     /// Redeem one use of a counted grant; asked by the token's gateway.
     Redeem(TokenId, UseId),
+    /// Record what a gateway counted; asked by that gateway.
+    Report(Batch),
     /// End a grant, done. The proof by this holder key has been verified.
     Complete(RequestId, HolderKey, TaskOutcome),
     /// Take a request back, or end a grant, undone. The proof by this holder key has been verified.

@@ -83,7 +83,7 @@ pub enum Denial {
     /// Policy refuses.
     #[error("policy `{}` refuses: {}", .0.policy, .0.reason)]
     PolicyRefused(Refusal),
-    /// The workload holds, awaits or has filed as much as it may.
+    /// The workload holds, awaits or has filed as much as it may, or the gateway reports too often.
     #[error("too many {0} at once")]
     LimitReached(Limited),
 }
@@ -133,6 +133,8 @@ pub enum Limited {
     Requests,
     /// Exchanges that were answered with the same token.
     Exchanges,
+    /// Batches of uses of one gateway instance.
+    Reports,
 }
 
 impl std::fmt::Display for Limited {
@@ -142,6 +144,7 @@ impl std::fmt::Display for Limited {
             Self::PendingRequests => "pending requests",
             Self::Requests => "remembered requests",
             Self::Exchanges => "exchanges for one token",
+            Self::Reports => "batches of uses",
         })
     }
 }

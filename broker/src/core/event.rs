@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use dayfly_verifier::claims::Claims;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
-    BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, PersonId, RequestDigest, Seq,
-    TextDigest, TokenId, UseId,
+    BatchDigest, BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, PersonId,
+    RequestDigest, Seq, TextDigest, TokenId, UseId,
 };
 pub use dayfly_verifier::request::Answer;
 use dayfly_verifier::request::{Request, Requirement, SignerKey};
@@ -15,6 +15,7 @@ pub use dayfly_verifier::revocations::Target;
 use dayfly_verifier::scope::Scope;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
+use dayfly_verifier::uses::Batch;
 
 use super::directory::Directory;
 use super::verdict::Refusal;
@@ -187,6 +188,19 @@ pub enum Event {
         /// The reason, kept aside.
         reason: Option<TextDigest>,
     },
+    /// A gateway told what was done with tokens, counted.
+    UsesReported(Report),
+}
+
+/// What a gateway counted, as far as it is about grants of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The batch, without the counts that follow in `unplaced`.
+    pub batch: Batch,
+    /// How many uses were of grants that are not known here, or not any more.
+    pub unplaced: u64,
+    /// The seal of the batch as the gateway sent it.
+    pub digest: BatchDigest,
 }
 
 /// A person's signed decision on one request.

@@ -96,7 +96,8 @@ pub(super) fn said(state: &State, entry: &Entry) -> Option<(Target, Timestamp)> 
         | Event::Granted { .. }
         | Event::TokenRecorded { .. }
         | Event::ExchangeAnswered { .. }
-        | Event::UseRedeemed { .. } => return None,
+        | Event::UseRedeemed { .. }
+        | Event::UsesReported(_) => return None,
     };
     let last_death = match &target {
         Target::Grant(grant) => last_token(state, grant, soon)?,

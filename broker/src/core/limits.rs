@@ -23,6 +23,15 @@ pub const MAX_REQUESTS: u32 = 1_024;
 /// How many exchanges may be answered with one token: each answer is an entry.
 pub const MAX_ANSWERS: u32 = 256;
 
+/// How long the last batch of uses of a gateway instance is remembered, so that it counts once.
+pub const REPORT_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How old a batch of uses may be. Less than [`REPORT_MEMORY`], so that none is taken twice.
+pub const REPORT_AGE: Duration = Duration::from_secs(12 * 60 * 60);
+/// How long an instance must wait between two batches: each is an entry.
+pub const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// How many instances of one gateway are remembered.
+pub const MAX_INSTANCES: usize = 256;
+
 /// What may be configured, within the bounds above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

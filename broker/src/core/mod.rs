@@ -15,6 +15,7 @@ pub mod feed;
 mod index;
 pub mod query;
 pub(crate) mod quorum;
+mod reports;
 pub mod state;
 mod step;
 

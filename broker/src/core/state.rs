@@ -14,10 +14,11 @@ use imbl::OrdMap;
 
 use super::case::{Case, Closed, How, Kin, Stage};
 use super::directory::Directory;
-use super::event::{Entry, Event, Head, Target};
+use super::event::{Actor, Entry, Event, Head, Target};
 use super::feed::{self, Feed};
 use super::index::Index;
 use super::limits::Limits;
+use super::reports::Reports;
 use super::step::{step, takes_away};
 
 /// What the log means, up to its head. A clone is cheap.
@@ -43,6 +44,8 @@ pub struct State {
     pub limits: Limits,
     /// What gateways must refuse.
     pub feed: Feed,
+    /// How far gateways have told what was done with tokens.
+    pub(super) reports: Reports,
     pub(super) cases: OrdMap<GrantId, Arc<Case>>,
     pub(super) index: Index,
 }
@@ -92,6 +95,7 @@ impl State {
             keys: BTreeMap::new(),
             limits,
             feed: Feed::new(&Head::ORIGIN.epoch),
+            reports: Reports::default(),
             cases: OrdMap::new(),
             index: Index::default(),
         }
@@ -111,7 +115,7 @@ impl State {
         self.head = head;
         self.time = entry.at;
         self.pass();
-        self.fold(&entry.event).map_err(corrupt)?;
+        self.fold(&entry.by, &entry.event).map_err(corrupt)?;
         let said = feed::said(self, entry);
         self.feed.fold(head, entry.at, said);
         Ok(())
@@ -131,11 +135,12 @@ impl State {
         }
     }
 
-    fn fold(&mut self, event: &Event) -> Result<(), &'static str> {
+    fn fold(&mut self, by: &Actor, event: &Event) -> Result<(), &'static str> {
         match event {
             Event::EpochOpened { epoch, founders, format, .. } => {
                 (self.cases, self.index) = Default::default();
                 self.feed = Feed::new(epoch);
+                self.reports = Reports::default();
                 self.founders.clone_from(founders);
                 self.format = *format;
             }
@@ -182,6 +187,7 @@ impl State {
             | Event::UseRedeemed { grant, .. }
             | Event::Ended { grant, .. } => self.change(grant, event)?,
             Event::Revoked { target, .. } => self.revoke(target, event)?,
+            Event::UsesReported(report) => self.reports.fold(by, report, self.time)?,
         }
         Ok(())
     }

@@ -27,7 +27,8 @@ pub(super) const fn takes_away(event: &Event) -> bool {
         | Event::Granted { .. }
         | Event::TokenRecorded { .. }
         | Event::ExchangeAnswered { .. }
-        | Event::UseRedeemed { .. } => false,
+        | Event::UseRedeemed { .. }
+        | Event::UsesReported(_) => false,
     }
 }
 
@@ -92,7 +93,8 @@ fn pending(
         | Event::KeyAdded { .. }
         | Event::KeyRetired { .. }
         | Event::RequestFiled { .. }
-        | Event::RequestRefused { .. } => return Err("the event is not about an open case"),
+        | Event::RequestRefused { .. }
+        | Event::UsesReported(_) => return Err("the event is not about an open case"),
     }
     Ok(Some(new))
 }
@@ -142,7 +144,8 @@ fn granted(
         | Event::KeyAdded { .. }
         | Event::KeyRetired { .. }
         | Event::RequestFiled { .. }
-        | Event::RequestRefused { .. } => return Err("the event is not about an open case"),
+        | Event::RequestRefused { .. }
+        | Event::UsesReported(_) => return Err("the event is not about an open case"),
     }
     Ok(Some(Case { stage: Stage::Granted(grant), ..case.clone() }))
 }

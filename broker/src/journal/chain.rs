@@ -37,7 +37,8 @@ impl StoredEntry {
             | Event::ExchangeAnswered { .. }
             | Event::UseRedeemed { .. }
             | Event::Ended { .. }
-            | Event::Revoked { .. } => before.epoch,
+            | Event::Revoked { .. }
+            | Event::UsesReported(_) => before.epoch,
         };
         Ok(Self::link(before, epoch, stored::encode(entry)?.into()))
     }

@@ -16,11 +16,12 @@ use dayfly_verifier::request::{ConfirmBy, Narrowing, Request, Requirement, Signe
 use dayfly_verifier::scope::{Constraint, Limit, Right, Scope, Value};
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
+use dayfly_verifier::uses::{About, Batch, Line, Seen};
 
 use super::{JournalError, StoredEntry};
 use crate::core::directory::{Directory, Person, Role, WorkloadRule};
 use crate::core::event::{
-    Actor, Answer, Decision, End, Entry, Event, Evidence, Head, Target, TaskOutcome, Terms,
+    Actor, Answer, Decision, End, Entry, Event, Evidence, Head, Report, Target, TaskOutcome, Terms,
 };
 use crate::core::verdict::Refusal;
 
@@ -240,6 +241,22 @@ fn revocations() -> Vec<Event> {
     targets.into_iter().map(|target| Event::Revoked { target, reason: Some(TEXT) }).collect()
 }
 
+fn report() -> Event {
+    let about = Some(About { grant: GRANT, token: TOKEN });
+    let operation = Some("refund".parse().unwrap());
+    let reason = || "expired".parse().unwrap();
+    let seen =
+        [Seen::Allowed, Seen::Refused(reason()), Seen::LetPass(reason()), Seen::Cut(reason())];
+    let mut counts: Vec<_> =
+        seen.map(|seen| (Line { about, operation: operation.clone(), seen }, 7)).into();
+    let nobody = Seen::Refused("no_token".parse().unwrap());
+    counts.insert(0, (Line { about: None, operation: None, seen: nobody }, 1));
+    let instance = "orders-1".parse().unwrap();
+    let batch = Batch { instance, number: 3, from: time(1), until: time(9), counts, missed: 4 };
+    let digest = batch.digest(&spiffe("gateway/orders"));
+    Event::UsesReported(Report { batch, unplaced: 5, digest })
+}
+
 /// Every kind of event; what it says need not fit together.
 pub(crate) fn events() -> Vec<Event> {
     let parent = Head { epoch: Epoch::new([0xef; 16]), seq: Seq(7), hash: ChainHash::new([9; 32]) };
@@ -275,6 +292,7 @@ pub(crate) fn events() -> Vec<Event> {
     events.extend(recorded());
     events.extend(ends());
     events.extend(revocations());
+    events.push(report());
     events
 }
 

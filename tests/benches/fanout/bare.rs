@@ -166,4 +166,10 @@ impl GatewayService for Service {
     ) -> Result<Response<v1::RedeemResponse>, Status> {
         Err(Status::unimplemented("no part of the fan-out"))
     }
+    async fn report_use(
+        &self,
+        _: Request<v1::ReportUseRequest>,
+    ) -> Result<Response<v1::ReportUseResponse>, Status> {
+        Err(Status::unimplemented("no part of the fan-out"))
+    }
 }

@@ -9,6 +9,7 @@ mod file;
 mod grounds;
 mod operate;
 mod redeem;
+mod report;
 
 use dayfly_verifier::id::{GrantId, PersonId};
 use dayfly_verifier::invalid::Invalid;
@@ -52,6 +53,7 @@ pub fn decide(
         Command::Withdraw(grant) => approve::withdraw(&asked, grant),
         Command::Exchange(exchange, verdict) => exchange::exchange(&asked, exchange, verdict),
         Command::Redeem(token, use_id) => redeem::redeem(&asked, token, use_id),
+        Command::Report(batch) => report::report(&asked, batch),
         Command::Complete(request, key, outcome) => end::complete(&asked, request, key, *outcome),
         Command::Cancel(request, key) => end::cancel(&asked, request, key),
         Command::Revoke(target, reason) => operate::revoke(&asked, target, *reason),

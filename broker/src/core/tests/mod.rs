@@ -10,6 +10,7 @@ mod model;
 mod oracle;
 mod quota;
 mod refusals;
+mod reports;
 mod rulebook;
 mod texts;
 mod world;

@@ -192,6 +192,13 @@ impl Told {
                 law!(self.is_operator(by), "revoked by no operator");
                 self.revoked(target);
             }
+            Event::UsesReported(report) => {
+                let Actor::Gateway(gateway) = by else { return Err("told by no gateway".into()) };
+                for about in report.batch.counts.iter().filter_map(|(line, _)| line.about) {
+                    let audience = &self.cases[&about.grant].request.audience;
+                    law!(audience == gateway, "I7: a report of what another gateway guards");
+                }
+            }
             Event::EpochOpened { .. } | Event::KeyAdded { .. } | Event::KeyRetired { .. } => {}
         }
         Ok(())
@@ -399,6 +406,7 @@ impl Told {
             | Command::Deny(..)
             | Command::Withdraw(_)
             | Command::Redeem(..)
+            | Command::Report(_)
             | Command::Complete(..)
             | Command::Cancel(..)
             | Command::Revoke(..)

@@ -279,4 +279,10 @@ impl GatewayService for Plain {
     ) -> Result<Response<v1::RedeemResponse>, Status> {
         Err(Status::unimplemented("no part of this world"))
     }
+    async fn report_use(
+        &self,
+        _: Request<v1::ReportUseRequest>,
+    ) -> Result<Response<v1::ReportUseResponse>, Status> {
+        Err(Status::unimplemented("no part of this world"))
+    }
 }

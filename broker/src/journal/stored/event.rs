@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::DirectoryV1;
 use super::parts::{DecisionV1, EndV1, HeadV1, RefusalV1, TargetV1, TermsV1};
+use super::report::ReportV1;
 use super::request::{ClaimsV1, RequestV1, RequirementV1};
 use super::{Text, texts, untexts};
 use crate::core::event::{Actor, Event};
@@ -96,6 +97,7 @@ pub(super) enum EventV1 {
         target: TargetV1,
         reason: Option<Text<TextDigest>>,
     },
+    UsesReported(ReportV1),
 }
 
 impl From<&Actor> for ActorV1 {
@@ -181,6 +183,7 @@ impl From<&Event> for EventV1 {
             Event::Revoked { target, reason } => {
                 Self::Revoked { target: target.into(), reason: reason.map(Text) }
             }
+            Event::UsesReported(report) => Self::UsesReported(report.into()),
         }
     }
 }
@@ -242,6 +245,7 @@ impl TryFrom<EventV1> for Event {
             EventV1::Revoked { target, reason } => {
                 Self::Revoked { target: target.into(), reason: reason.map(|text| text.0) }
             }
+            EventV1::UsesReported(report) => Self::UsesReported(report.try_into()?),
         })
     }
 }

@@ -5,6 +5,7 @@
 mod directory;
 mod event;
 mod parts;
+mod report;
 mod request;
 
 use std::fmt::Display;
@@ -24,7 +25,7 @@ use crate::core::event::Entry;
 pub const VERSION: u32 = 1;
 
 /// The kinds of entry that this version understands.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 16] = [
     "epoch_opened",
     "bundle_applied",
     "key_added",
@@ -40,6 +41,7 @@ const KINDS: [&str; 15] = [
     "use_redeemed",
     "ended",
     "revoked",
+    "uses_reported",
 ];
 
 /// An entry, version 1.
