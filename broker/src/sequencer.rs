@@ -20,7 +20,7 @@ use crate::core::decide::decide;
 use crate::core::event::{Actor, Entry, Event, Head};
 use crate::core::limits::Limits;
 use crate::core::state::State;
-use crate::journal::{Journal, JournalError, NotThatHead, Recorded, Replay, StoredEntry};
+use crate::journal::{FreeText, Journal, JournalError, NotThatHead, Recorded, Replay, StoredEntry};
 
 /// The most commands that are decided and made durable together.
 const BATCH: usize = 256;
@@ -50,6 +50,7 @@ pub struct Sequencer {
 struct Waiting {
     command: Command,
     caller: Caller,
+    text: Option<FreeText>,
     answer: oneshot::Sender<Result<Recorded<Arc<State>>, Failure>>,
 }
 
@@ -120,12 +121,25 @@ impl Sequencer {
         command: Command,
         caller: Caller,
     ) -> Result<Recorded<Arc<State>>, Failure> {
+        self.submit_with(command, caller, None).await
+    }
+
+    /// The same for a command that names a free text: it is kept with the entry that names it, and
+    /// not at all if the command makes no such entry.
+    pub async fn submit_with(
+        &self,
+        command: Command,
+        caller: Caller,
+        text: Option<FreeText>,
+    ) -> Result<Recorded<Arc<State>>, Failure> {
         let lane = if takes_away(&command) { &self.taking } else { &self.giving };
         let (answer, answered) = oneshot::channel();
-        lane.try_send(Waiting { command, caller, answer }).map_err(|refused| match refused {
-            TrySendError::Full(_) => Fault::Busy,
-            TrySendError::Closed(_) => Fault::Stopped,
-        })?;
+        lane.try_send(Waiting { command, caller, text, answer }).map_err(
+            |refused| match refused {
+                TrySendError::Full(_) => Fault::Busy,
+                TrySendError::Closed(_) => Fault::Stopped,
+            },
+        )?;
         answered.await.map_err(|_| Fault::Stopped)?
     }
 }
@@ -294,9 +308,9 @@ impl Deciding {
         let now = self.clock.now().max(self.base.time);
         let state = State::clone(&self.base);
         let mut decided = Decided { state, entries: Vec::new(), outcomes: Vec::new() };
-        for Waiting { command, caller, .. } in batch {
+        for Waiting { command, caller, text, .. } in batch {
             let outcome = match decide(&decided.state, command, caller, now) {
-                Ok((by, events)) => decided.record(&by, now, events)?,
+                Ok((by, events)) => decided.record(&by, now, events, text.as_ref())?,
                 Err(denial) => Err(denial.into()),
             };
             decided.outcomes.push(outcome);
@@ -342,6 +356,7 @@ impl Decided {
         by: &Actor,
         at: Timestamp,
         events: Vec<Event>,
+        text: Option<&FreeText>,
     ) -> Result<Result<(), Failure>, JournalError> {
         let mut state = self.state.clone();
         let count = self.entries.len();
@@ -354,11 +369,19 @@ impl Decided {
                 self.entries.truncate(count);
                 return Ok(Err(Fault::Impossible.into()));
             }
-            self.entries.push(stored);
+            self.entries.push(match text.filter(|text| event_names(&entry.event, text)) {
+                Some(text) => stored.with_text(text.clone()),
+                None => stored,
+            });
         }
         self.state = state;
         Ok(Ok(()))
     }
+}
+
+/// Whether the log names `text` for `event`. Nothing else is kept of what came with a command.
+fn event_names(event: &Event, text: &FreeText) -> bool {
+    event.text() == Some(&text.digest())
 }
 
 impl Waiting {

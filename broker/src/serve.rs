@@ -19,15 +19,13 @@ use dayfly_proto::v1::identity_service_server::IdentityServiceServer;
 use dayfly_proto::v1::operator_service_server::OperatorServiceServer;
 use dayfly_verifier::time::Clock;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 use crate::api::{
-    Broker, BundleError, LoadedBundle, MAX_TEXT_WRITES, access, approval, audit, gateway, identity,
-    operator,
+    Broker, BundleError, LoadedBundle, access, approval, audit, gateway, identity, operator,
 };
 use crate::authority::{Authority, AuthorityError, broker_id};
 use crate::caller::{Door, Guard, Known};
@@ -170,7 +168,6 @@ impl Opened {
             bundles,
             hub,
             trust: ArcSwap::from_pointee(signed),
-            texts: Arc::new(Semaphore::new(MAX_TEXT_WRITES)),
         };
         Ok(Self { broker, deciding, live })
     }

@@ -19,10 +19,9 @@ use super::{Broker, render, status, watch};
 use crate::caller::caller_of;
 use crate::core::case::Minted;
 use crate::core::command::{Caller, Command, Exchange, Filing};
-use crate::core::decide::decide;
 use crate::core::denial::Denial;
 use crate::core::state::State;
-use crate::journal::Recorded;
+use crate::journal::{FreeText, Recorded};
 use crate::policy::bundle::Bundle;
 use crate::policy::evaluate::{Question, default_uses, evaluate};
 
@@ -84,7 +83,7 @@ impl AccessService for Access {
         let signing_key = signing_key.ok_or_else(|| status::denial(&Denial::NotReady))?;
         let exchange = Exchange { request: held.request, id, holder_key, signing_key };
         let state = broker
-            .submit_judged(&caller, |state, bundle, now| {
+            .submit_judged(&caller, None, |state, bundle, now| {
                 let case = state.case(&grant).ok_or_else(lost)?;
                 let verdict = judge(bundle, state, case, now)?;
                 Ok(Command::Exchange(exchange.clone(), verdict))
@@ -155,29 +154,13 @@ impl AccessService for Access {
 }
 
 impl Access {
-    /// Files a request. The justification is kept aside before the log names it, and erased again
-    /// if the rules refuse the request.
     async fn file(&self, filed: Filed, caller: &Caller) -> Result<Durable, Status> {
         let Self(broker) = self;
         let Filed { mut filing, justification, proof: _, digest: _ } = filed;
-        let known = broker.sequencer.state().own(&caller.id, &filing.id).is_some();
-        if let Some(text) = justification.filter(|_| !known) {
-            // What the newest state would not record leaves nothing on the disk.
-            let state = broker.sequencer.state();
-            let (bundle, now) = (broker.in_force(&state).await?, broker.now(&state));
-            let command = judged(&filing, caller, &state, &bundle, now)?;
-            decide(&state, &command, caller, now).map_err(|denial| status::denial(&denial))?;
-            filing.justification = Some(broker.keep(text).await?);
-        }
-        let filed = broker
-            .submit_judged(caller, |state, bundle, now| judged(&filing, caller, state, bundle, now))
-            .await;
-        if filed.as_ref().is_err_and(status::is_refusal)
-            && let Some(text) = &filing.justification
-        {
-            broker.forget(text).await;
-        }
-        filed
+        let text = justification.map(|text| broker.salted(text)).transpose()?;
+        filing.justification = text.as_ref().map(FreeText::digest);
+        let ask = |state: &State, bundle: &Bundle, now| judged(&filing, caller, state, bundle, now);
+        broker.submit_judged(caller, text, ask).await
     }
 
     /// The caller's request, if the proof is by its holder key and for this call.
@@ -219,12 +202,12 @@ fn judged(
     bundle: &Bundle,
     now: Timestamp,
 ) -> Result<Command, Status> {
-    let mut filing = filing.clone();
-    filing.uses = filing.uses.or_else(|| default_uses(bundle, &filing.scope));
+    let default_uses = default_uses(bundle, &filing.scope);
+    let filing = Filing { default_uses, ..filing.clone() };
     let basis = state.basis(&caller.id, &filing.task, None, now);
     let basis = basis.ok_or_else(|| status::denial(&Denial::NotReady))?;
-    let question = Question::of_filing(&filing, &caller.id, now);
-    let verdict = evaluate(bundle, &question, basis.holdings, basis.environment);
+    let question = Question::of_filing(&filing, &caller.id, state.limits.default_lease, now);
+    let verdict = evaluate(bundle, &question, basis);
     Ok(Command::File(filing, verdict))
 }
 

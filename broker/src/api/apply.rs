@@ -1,6 +1,6 @@
 //! Putting a policy bundle into force: what it would not grant ends with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dayfly_proto::v1;
@@ -16,7 +16,7 @@ use crate::core::command::{Application, Caller, Command};
 use crate::core::decide::decide;
 use crate::core::event::{End, Event};
 use crate::core::state::State;
-use crate::core::verdict::{Outcome, Refusal};
+use crate::core::verdict::{Basis, Refusal, Verdict};
 use crate::policy::bundle::Bundle;
 use crate::policy::evaluate::evaluate;
 use crate::policy::files::BundleFiles;
@@ -38,10 +38,11 @@ pub(super) async fn apply(
     let files = files.into_iter().map(|v1::BundleFile { name, content }| (name, content.into()));
     let files = BundleFiles::new(files).map_err(|problems| refused(&problems))?;
     let bundle = Bundle::load(&files).map_err(|problems| refused(&problems))?;
+    let mut said = BTreeMap::new();
     if dry_run {
         let state = broker.sequencer.state();
         let now = broker.now(&state);
-        let events = decide(&state, &application(&state, &bundle, now), &caller, now);
+        let events = decide(&state, &application(&state, &bundle, now, &mut said), &caller, now);
         let (_, events) = events.map_err(|denial| status::denial(&denial))?;
         return Ok(answer(&bundle, &state, events.iter().filter_map(drifted).collect()));
     }
@@ -49,29 +50,36 @@ pub(super) async fn apply(
     let kept = broker.store.put_bundle(&digest, &files.to_bytes()).await;
     kept.map_err(|error| status::unavailable(&error))?;
     let before = broker.sequencer.state();
-    let state =
-        broker.submit_judged(&caller, |state, _, now| Ok(application(state, &bundle, now))).await?;
+    let ask = |state: &State, _: &Bundle, now| Ok(application(state, &bundle, now, &mut said));
+    let state = broker.submit_judged(&caller, None, ask).await?;
     tracing::info!(bundle = %digest, "applied");
     Ok(answer(&bundle, &state, ended(&before, &state)))
 }
 
-/// The command, with what `bundle` says of all that is open.
-fn application(state: &State, bundle: &Bundle, now: Timestamp) -> Command {
+/// The command, with what `bundle` says of all that is open. What it `said` of a case before holds
+/// as long as that rested on what the state has now: under load each attempt has little to ask.
+fn application(
+    state: &State,
+    bundle: &Bundle,
+    now: Timestamp,
+    said: &mut BTreeMap<GrantId, Verdict>,
+) -> Command {
     let verdict = |case: &Case| {
-        let request = &case.request;
-        let grant = case.grant_id();
-        let basis = state.basis(&request.workload, &request.task, Some(&grant), now);
-        let (holdings, environment) =
-            basis.map(|basis| (basis.holdings, basis.environment)).unwrap_or_default();
-        let verdict = evaluate(bundle, &question(case, now), holdings, environment);
-        (grant, verdict.outcome)
+        let (request, grant) = (&case.request, case.grant_id());
+        let basis = state.basis(&request.workload, &request.task, Some(&grant), now)?;
+        let basis = Basis { bundle: bundle.digest(), ..basis };
+        let before = said.remove(&grant).filter(|verdict| verdict.basis == basis);
+        let verdict = before.unwrap_or_else(|| evaluate(bundle, &question(case, now), basis));
+        Some((grant, verdict))
     };
+    let verdicts: BTreeMap<_, _> = state.open(now).filter_map(verdict).collect();
+    said.clone_from(&verdicts);
     Command::Apply(Application {
         bundle: bundle.digest(),
         directory: bundle.directory().clone(),
         signers: BTreeSet::new(),
         replaces: state.bundle,
-        verdicts: state.open(now).map(verdict).collect::<Vec<(GrantId, Outcome)>>(),
+        verdicts,
     })
 }
 

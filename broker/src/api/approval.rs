@@ -23,11 +23,13 @@ use super::ask::{Durable, judge};
 use super::{Broker, render, status};
 use crate::caller::caller_of;
 use crate::core::case::Case;
-use crate::core::command::{Caller, Command};
+use crate::core::command::{Caller, Command, Foreseen};
+use crate::core::decide::foresee;
 use crate::core::denial::Denial;
 use crate::core::event::{Answer, Decision, Evidence, Head};
 use crate::core::state::State;
 use crate::journal::FreeText;
+use crate::policy::evaluate::{Question, evaluate};
 
 /// The fewest characters by which a request may be named.
 const SHORTEST_PREFIX: usize = 4;
@@ -95,15 +97,18 @@ impl ApprovalService for Approval {
         let verified = verify_decision(&statement, &signature, &grant, &expected);
         let verified = verified.map_err(|error| status::denial(&unverified(error)))?;
         let signed = verified.statement().reason;
-        broker.keep_signed(signed.as_ref(), reason, &reason_salt).await?;
+        let text = signed_text(signed.as_ref(), reason, &reason_salt)?;
         let decision = decision_of(&verified, statement.to_vec(), signature);
-        let judged = broker.submit_judged(&caller, |state, bundle, now| {
+        let judged = broker.submit_judged(&caller, text, |state, bundle, now| {
             let case = state.case(&grant).ok_or_else(|| status::denial(&Denial::NotFound))?;
             let verdict = judge(bundle, state, case, now)?;
-            Ok(Command::Approve(grant, decision.clone(), verdict))
+            let foreseen = foresee(state, case, &decision, now).ok().map(|terms| {
+                let question = Question::of_grant(&case.request, &terms, now);
+                let outcome = evaluate(bundle, &question, verdict.basis.clone()).outcome;
+                Foreseen { terms, outcome }
+            });
+            Ok(Command::Approve(grant, decision.clone(), verdict, foreseen))
         });
-        // A refused decision leaves its reason behind: it may be the repeat of one that the log
-        // names, and nobody erases by asking twice.
         let state = judged.await?;
         let request = broker.answer(&state, &grant, Some(&decision.digest))?;
         Ok(Response::new(v1::ApproveResponse { request: Some(request) }))
@@ -118,20 +123,13 @@ impl ApprovalService for Approval {
         let v1::DenyRequest { grant_id, digest, reason } = request.into_inner();
         let digest: RequestDigest = digest.parse().map_err(|e| status::invalid(&e))?;
         let (grant, person) = broker.seen_by(&caller, &grant_id)?;
-        let reason = match reason.as_str() {
-            "" => None,
-            _ => Some(broker.keep(reason).await?),
-        };
+        let text = Some(reason).filter(|reason| !reason.is_empty());
+        let text = text.map(|text| broker.salted(text)).transpose()?;
+        let reason = text.as_ref().map(FreeText::digest);
         let at = broker.clock.now();
         let decision =
             Decision { person, digest, answer: Answer::Deny, reason, at, evidence: None };
-        let denied = broker.submit(Command::Deny(grant, decision), &caller).await;
-        if let (Err(error), Some(text)) = (&denied, &reason)
-            && status::is_refusal(error)
-        {
-            broker.forget(text).await;
-        }
-        let state = denied?;
+        let state = broker.submit(Command::Deny(grant, decision), &caller, text).await?;
         let request = broker.answer(&state, &grant, None)?;
         Ok(Response::new(v1::DenyResponse { request: Some(request) }))
     }
@@ -144,15 +142,20 @@ impl ApprovalService for Approval {
         let caller = caller_of(&request)?;
         let v1::WithdrawRequest { grant_id } = request.into_inner();
         let (grant, _) = broker.seen_by(&caller, &grant_id)?;
-        let state = broker.submit(Command::Withdraw(grant), &caller).await?;
+        let state = broker.submit(Command::Withdraw(grant), &caller, None).await?;
         let request = broker.answer(&state, &grant, None)?;
         Ok(Response::new(v1::WithdrawResponse { request: Some(request) }))
     }
 }
 
 impl Broker {
-    async fn submit(&self, command: Command, caller: &Caller) -> Result<Durable, Status> {
-        let done = self.sequencer.submit(command, caller.clone()).await;
+    async fn submit(
+        &self,
+        command: Command,
+        caller: &Caller,
+        text: Option<FreeText>,
+    ) -> Result<Durable, Status> {
+        let done = self.sequencer.submit_with(command, caller.clone(), text).await;
         done.map_err(|failure| status::failure(&failure))
     }
 
@@ -177,27 +180,27 @@ impl Broker {
         let name = person(&state, &caller.id)?;
         Ok((seen(&state, name, id)?.grant_id(), name.clone()))
     }
+}
 
-    /// Keeps the reason of a signed decision, if it is the one whose digest was signed.
-    async fn keep_signed(
-        &self,
-        signed: Option<&TextDigest>,
-        reason: String,
-        salt: &[u8],
-    ) -> Result<(), Status> {
-        let refused = |rule| Err(status::invalid(&Invalid::new("reason", rule)));
-        let Some(signed) = signed else {
-            let none = reason.is_empty() && salt.is_empty();
-            return if none { Ok(()) } else { refused("must be part of what was signed") };
-        };
-        let Ok(salt) = salt.try_into() else {
-            return refused("must come with its 16 bytes of salt");
-        };
-        let text = FreeText::new(reason, salt).map_err(|e| status::invalid(&e.of("reason")))?;
-        if text.digest() != *signed {
-            return refused("must be the one whose digest was signed");
-        }
-        self.store.put_text(&text).await.map(drop).map_err(|e| status::unavailable(&e))
+/// The reason of a signed decision, if it is the one whose digest was signed.
+fn signed_text(
+    signed: Option<&TextDigest>,
+    reason: String,
+    salt: &[u8],
+) -> Result<Option<FreeText>, Status> {
+    let refused = |rule| Err(status::invalid(&Invalid::new("reason", rule)));
+    let Some(signed) = signed else {
+        let none = reason.is_empty() && salt.is_empty();
+        return if none { Ok(None) } else { refused("must be part of what was signed") };
+    };
+    let Ok(salt) = salt.try_into() else {
+        return refused("must come with its 16 bytes of salt");
+    };
+    let text = FreeText::new(reason, salt).map_err(|e| status::invalid(&e.of("reason")))?;
+    if text.digest() == *signed {
+        Ok(Some(text))
+    } else {
+        refused("must be the one whose digest was signed")
     }
 }
 

@@ -1,10 +1,9 @@
 //! What several handlers do: ask policy about the newest state, submit, and ask again where the
-//! state has moved on; keep free texts aside.
+//! state has moved on; salt free texts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_verifier::id::TextDigest;
 use dayfly_verifier::time::Timestamp;
 use tonic::Status;
 
@@ -29,17 +28,20 @@ const ATTEMPTS: u32 = 256;
 impl Broker {
     /// Submits the command that `ask` makes of the newest state, the bundle in force and the time,
     /// anew as long as the state has moved on from what it was made of.
+    ///
+    /// `text` is the free text that the command names.
     pub async fn submit_judged(
         &self,
         caller: &Caller,
-        ask: impl Fn(&State, &Bundle, Timestamp) -> Result<Command, Status> + Send,
+        text: Option<FreeText>,
+        mut ask: impl FnMut(&State, &Bundle, Timestamp) -> Result<Command, Status> + Send,
     ) -> Result<Durable, Status> {
         let started = self.clock.uptime();
         for _ in 0..ATTEMPTS {
             let state = self.sequencer.state();
             let bundle = self.in_force(&state).await?;
             let command = ask(&state, &bundle, self.now(&state))?;
-            match self.sequencer.submit(command, caller.clone()).await {
+            match self.sequencer.submit_with(command, caller.clone(), text.clone()).await {
                 Err(Failure::Denied(Denial::Reevaluate)) => {}
                 done => return done.map_err(|failure| status::failure(&failure)),
             }
@@ -62,30 +64,11 @@ impl Broker {
         self.bundle(digest).await
     }
 
-    /// Keeps a free text aside, under a new salt, and returns what stands for it in the log. Says
-    /// that it is busy where too many are being written; a write that nobody waits for any more
-    /// counts until it is over.
-    pub async fn keep(&self, text: String) -> Result<TextDigest, Status> {
+    /// A free text under a new salt.
+    pub fn salted(&self, text: String) -> Result<FreeText, Status> {
         let mut salt = [0; 16];
         self.random.fill(&mut salt);
-        let text = FreeText::new(text, salt).map_err(|invalid| status::invalid(&invalid))?;
-        let permit = self.texts.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| status::failure(&Failure::Fault(Fault::Busy)))?;
-        let store = self.store.clone();
-        let written = tokio::spawn(async move {
-            let written = store.put_text(&text).await;
-            drop(permit);
-            written
-        });
-        let written = written.await.map_err(|error| status::unavailable(&error))?;
-        written.map_err(|error| status::unavailable(&error))
-    }
-
-    /// Erases a text that nothing in the log names.
-    pub async fn forget(&self, text: &TextDigest) {
-        if let Err(error) = self.store.erase_text(text).await {
-            tracing::warn!(%error, "a text that nothing names could not be erased");
-        }
+        FreeText::new(text, salt).map_err(|invalid| status::invalid(&invalid))
     }
 }
 
@@ -100,7 +83,7 @@ pub fn judge(
     let request = &case.request;
     let basis = state.basis(&request.workload, &request.task, Some(&case.grant_id()), now);
     let basis = basis.ok_or_else(|| status::denial(&Denial::NotReady))?;
-    Ok(evaluate(bundle, &question(case, now), basis.holdings, basis.environment))
+    Ok(evaluate(bundle, &question(case, now), basis))
 }
 
 /// What is to be asked of policy about an open case.

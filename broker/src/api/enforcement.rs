@@ -20,6 +20,7 @@ use crate::core::command::{Caller, Command};
 use crate::core::event::Target;
 use crate::core::state::State;
 use crate::follow::instances;
+use crate::journal::FreeText;
 
 /// How often a watcher is told how silent each instance is, while nothing else happens.
 const TELL_EVERY: Duration = Duration::from_millis(200);
@@ -33,22 +34,12 @@ pub(super) async fn revoke(
     let v1::RevokeRequest { target, reason } = message;
     let invalid = |invalid: Invalid| status::invalid(&invalid);
     let target = parse::target(target).map_err(invalid)?;
-    let reason = match parse::free_text("reason", reason).map_err(invalid)? {
-        Some(text) => Some(broker.keep(text).await?),
-        None => None,
-    };
+    let text = parse::free_text("reason", reason).map_err(invalid)?;
+    let text = text.map(|text| broker.salted(text)).transpose()?;
     let before = broker.sequencer.state();
-    let command = Command::Revoke(target.clone(), reason);
-    let revoked = broker.sequencer.submit(command, caller).await;
-    let state = match (revoked, reason) {
-        (Ok(state), _) => state,
-        (Err(failure), reason) => {
-            if let Some(text) = reason.filter(|_| status::is_refusal(&status::failure(&failure))) {
-                broker.forget(&text).await;
-            }
-            return Err(status::failure(&failure));
-        }
-    };
+    let command = Command::Revoke(target.clone(), text.as_ref().map(FreeText::digest));
+    let revoked = broker.sequencer.submit_with(command, caller, text).await;
+    let state = revoked.map_err(|failure| status::failure(&failure))?;
     let now = broker.now(&state);
     let ended = |case: &&Case| {
         let after = state.case(&case.grant_id());

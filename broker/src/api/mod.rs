@@ -27,7 +27,6 @@ use dayfly_verifier::id::BundleDigest;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock, Timestamp};
 use dayfly_verifier::trust::Signed;
-use tokio::sync::Semaphore;
 use tonic::Status;
 
 use crate::authority::Authority;
@@ -39,9 +38,6 @@ use crate::random::Random;
 use crate::sequencer::Sequencer;
 use crate::shutdown::Shutdown;
 use crate::signer::Signer;
-
-/// How many free texts may be being written at once.
-pub const MAX_TEXT_WRITES: usize = 32;
 
 /// What the handlers of all services work with.
 pub struct Broker {
@@ -71,8 +67,6 @@ pub struct Broker {
     pub hub: Arc<Hub>,
     /// The keys that gateways believe, as the trust root signed them.
     pub trust: ArcSwap<Signed>,
-    /// Room for free texts that are being written.
-    pub texts: Arc<Semaphore>,
 }
 
 /// Why a bundle cannot be asked.

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use dayfly_proto::v1;
+use dayfly_verifier::dossier::MAX_FREE_TEXT_BYTES;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{ExchangeId, RequestId, TaskId};
 use dayfly_verifier::invalid::Invalid;
@@ -24,7 +25,6 @@ use crate::core::case::Case;
 use crate::core::command::Filing;
 use crate::core::event::{Target, TaskOutcome};
 use crate::core::limits::MAX_LEASE;
-use crate::journal::MAX_TEXT_BYTES;
 
 /// A request as it was filed, with what must be looked at before it is decided.
 #[derive(Clone)]
@@ -58,6 +58,7 @@ pub fn filed(message: v1::RequestAccessRequest) -> Result<Filed, Invalid> {
         proof,
     } = message;
     let filing = Filing {
+        default_uses: None,
         id: text("request_id", &request_id)?,
         principal: optional("principal", &principal)?,
         holder_key: HolderKey::from_slice(&holder_key)?,
@@ -150,7 +151,7 @@ fn lifetime(seconds: u64) -> Result<Option<Duration>, Invalid> {
 
 /// A free text, which may be empty.
 pub fn free_text(field: &'static str, text: String) -> Result<Option<String>, Invalid> {
-    if text.len() > MAX_TEXT_BYTES {
+    if text.len() > MAX_FREE_TEXT_BYTES {
         return Err(Invalid::new(field, "must not be longer than 2048 bytes"));
     }
     Ok(Some(text).filter(|text| !text.is_empty()))

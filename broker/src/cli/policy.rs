@@ -19,10 +19,11 @@ use serde_json::{Value as Json, json};
 use super::console::{BAD, GOOD, WAITING, table};
 use super::exit::{Exit, Refused};
 use super::{Context, block_on};
-use crate::core::verdict::{Holdings, Outcome, Refusal};
+use crate::core::verdict::{Basis, Holdings, Outcome, Refusal};
 use crate::policy::bundle::Bundle;
 use crate::policy::evaluate::{Finding, Question, default_uses, evaluate, examine};
 use crate::policy::files::BundleFiles;
+use crate::policy::requirement::DEFAULT_LEASE;
 
 /// Check, ask and apply policy bundles.
 #[derive(Debug, Args)]
@@ -157,11 +158,15 @@ impl Explain {
             purpose: &purpose,
             lifetime: self.lifetime.map(|seconds| Duration::from_secs(seconds.into())),
             uses: self.uses.or_else(|| default_uses(&bundle, &scope)),
+            default_lease: DEFAULT_LEASE,
             exactly: true,
             now: SystemClock.now(),
         };
-        let findings = examine(&bundle, &question, Holdings::default()).unwrap_or_default();
-        let verdict = evaluate(&bundle, &question, Holdings::default(), 0);
+        let holdings = Holdings::default();
+        let findings = examine(&bundle, &question, holdings).unwrap_or_default();
+        let bundle_digest = bundle.digest();
+        let basis = Basis { bundle: bundle_digest, environment: 0, holdings, granted: false };
+        let verdict = evaluate(&bundle, &question, basis);
         show(context, &findings, &verdict.outcome);
         match verdict.outcome {
             Outcome::Permitted(_) => Ok(()),

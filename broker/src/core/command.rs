@@ -1,5 +1,6 @@
 //! What can be asked of the core. Parsed and authenticated, but not yet allowed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use dayfly_verifier::time::Timestamp;
 use dayfly_verifier::uses::Batch;
 
 use super::directory::Directory;
-use super::event::{Decision, Target, TaskOutcome};
+use super::event::{Decision, Target, TaskOutcome, Terms};
 use super::verdict::{Outcome, Verdict};
 
 /// Who asks, as authenticated at the edge.
@@ -32,8 +33,9 @@ pub struct Caller {
 pub enum Command {
     /// File a request. Policy has been asked.
     File(Filing, Verdict),
-    /// Record an approval, whose signature has been verified. Policy has been asked anew.
-    Approve(GrantId, Decision, Verdict),
+    /// Record an approval, whose signature has been verified. Policy has been asked anew; where
+    /// something was narrowed, also about what would be given.
+    Approve(GrantId, Decision, Verdict, Option<Foreseen>),
     /// Record a denial.
     Deny(GrantId, Decision),
     /// Take one's approval back.
@@ -63,6 +65,16 @@ pub enum Command {
     },
 }
 
+/// What an approval would give, and what policy says of that: narrowed, it may be a matter of
+/// other policies than the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreseen {
+    /// What would be given.
+    pub terms: Terms,
+    /// What policy says of it.
+    pub outcome: Outcome,
+}
+
 /// A request as its workload filed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filing {
@@ -86,6 +98,8 @@ pub struct Filing {
     pub lifetime: Option<Duration>,
     /// The number of uses; `None` for the default.
     pub uses: Option<NonZeroU32>,
+    /// That default, by the bundle that was asked; `None` for any number within the lease.
+    pub default_uses: Option<NonZeroU32>,
     /// The justification, kept aside.
     pub justification: Option<TextDigest>,
 }
@@ -112,10 +126,10 @@ pub struct Application {
     /// Who is who, as it says.
     pub directory: Directory,
     /// The keys whose signatures over it have been verified.
-    pub signers: std::collections::BTreeSet<SignerKey>,
+    pub signers: BTreeSet<SignerKey>,
     /// The bundle that it replaces; another one in force means `Reevaluate`.
     pub replaces: Option<BundleDigest>,
-    /// What it says of each pending request and live grant. One that is missing means
-    /// `Reevaluate`.
-    pub verdicts: Vec<(GrantId, Outcome)>,
+    /// What it says of each pending request and live grant. One that is missing, or was about
+    /// another state, means `Reevaluate`.
+    pub verdicts: BTreeMap<GrantId, Verdict>,
 }

@@ -203,6 +203,31 @@ pub struct Report {
     pub digest: BatchDigest,
 }
 
+impl Event {
+    /// The free text that stands beside the log for it, if it names one.
+    #[must_use]
+    pub const fn text(&self) -> Option<&TextDigest> {
+        match self {
+            Self::RequestFiled { justification: text, .. }
+            | Self::RequestRefused { justification: text, .. }
+            | Self::DecisionRecorded { decision: Decision { reason: text, .. }, .. }
+            | Self::Revoked { reason: text, .. } => text.as_ref(),
+            Self::EpochOpened { .. }
+            | Self::BundleApplied { .. }
+            | Self::KeyAdded { .. }
+            | Self::KeyRetired { .. }
+            | Self::RequirementChanged { .. }
+            | Self::DecisionWithdrawn { .. }
+            | Self::Granted { .. }
+            | Self::TokenRecorded { .. }
+            | Self::ExchangeAnswered { .. }
+            | Self::UseRedeemed { .. }
+            | Self::Ended { .. }
+            | Self::UsesReported(_) => None,
+        }
+    }
+}
+
 /// A person's signed decision on one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {

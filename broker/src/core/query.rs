@@ -163,7 +163,8 @@ impl State {
                 !case.kin.owners.is_disjoint(&owners)
             }),
         };
-        Some(Basis { bundle: self.bundle?, environment: self.environment, holdings })
+        let granted = but.is_some();
+        Some(Basis { bundle: self.bundle?, environment: self.environment, holdings, granted })
     }
 
     /// A tally taken at the last entry, without those that have ended by themselves since.

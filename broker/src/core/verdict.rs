@@ -22,6 +22,9 @@ pub struct Basis {
     pub environment: u64,
     /// What is held live.
     pub holdings: Holdings,
+    /// Whether what is spoken of was granted: then policy was asked about what was given, and
+    /// otherwise about what was asked for.
+    pub granted: bool,
 }
 
 /// How many grants are live, the one that is spoken of left out.

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use dayfly_verifier::id::{ChainHash, Epoch};
 use sha2::{Digest as _, Sha256};
 
-use super::{JournalError, stored};
+use super::{FreeText, JournalError, stored};
 use crate::core::event::{Entry, Event, Head};
 
 /// What distinguishes this hash from every other one that Dayfly computes.
 const DOMAIN: &[u8] = b"dayfly.journal.v1\0";
 
-/// An entry as it is stored: its bytes, and the head that it makes.
+/// An entry as it is stored: its bytes, and the head that it makes. One that is to be appended has
+/// the free text with it that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEntry {
     head: Head,
     bytes: Arc<[u8]>,
+    text: Option<FreeText>,
 }
 
 impl StoredEntry {
@@ -64,7 +66,26 @@ impl StoredEntry {
             .chain_update(seq.0.to_be_bytes())
             .chain_update(&bytes)
             .finalize();
-        Self { head: Head { epoch, seq, hash: ChainHash::new(hash.into()) }, bytes }
+        Self { head: Head { epoch, seq, hash: ChainHash::new(hash.into()) }, bytes, text: None }
+    }
+
+    /// The same, to be appended with `text`, which its entry names: both become durable or
+    /// neither.
+    #[must_use]
+    pub fn with_text(self, text: FreeText) -> Self {
+        Self { text: Some(text), ..self }
+    }
+
+    /// The same, as the log has it.
+    #[must_use]
+    pub fn without_text(self) -> Self {
+        Self { text: None, ..self }
+    }
+
+    /// The text to be kept beside the log with this entry; `None` for one that was read.
+    #[must_use]
+    pub const fn text(&self) -> Option<&FreeText> {
+        self.text.as_ref()
     }
 
     /// The end of the log, once this entry is in it.

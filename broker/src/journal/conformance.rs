@@ -44,7 +44,7 @@ over_every_store! {
     no_entry_is_ever_missed_by_a_reader_of_two_writers,
     another_broker_sees_what_stands,
     a_hint_comes_with_an_append,
-    texts_are_kept_once_and_erased,
+    a_text_stands_or_falls_with_its_entry,
     bundles_keep_their_first_content,
     an_invitation_is_taken_once,
     two_renewals_of_one_generation_lock,
@@ -181,18 +181,34 @@ async fn a_hint_comes_with_an_append<S: Store>(store: S, _again: impl Fn() -> S)
     hint.changed().await.unwrap();
 }
 
-async fn texts_are_kept_once_and_erased<S: Store>(store: S, again: impl Fn() -> S) {
+async fn a_text_stands_or_falls_with_its_entry<S: Store>(store: S, again: impl Fn() -> S) {
     assert!(FreeText::new("x".repeat(2049), [0; 16]).is_err());
     let text = FreeText::new("x".repeat(2048), [1; 16]).unwrap();
     let salted = FreeText::new("x".repeat(2048), [2; 16]).unwrap();
-    let digest = store.put_text(&text).await.unwrap();
-    assert_eq!(store.put_text(&text).await.unwrap(), digest);
-    assert!(store.put_text(&salted).await.unwrap() != digest);
-    assert!(again().text(&digest).await.unwrap() == Some(text));
+    let (digest, other) = (text.digest(), salted.digest());
+    assert!(digest != other && !format!("{text:?}").contains("xx"));
+    let [first, second] = <[_; 2]>::try_from(filled(&store, 2).await).unwrap();
+    let more = chain(second.head(), &[revocation(7), revocation(8)]).unwrap();
+    let with = |text: &FreeText| {
+        let [one, two] = <[_; 2]>::try_from(more.clone()).unwrap();
+        [one.with_text(text.clone()), two]
+    };
+    // What was decided at another head leaves nothing.
+    let late = store.append(first.head(), &with(&text)).await;
+    assert!(late.is_err() && again().text(&digest).await.unwrap().is_none());
+    let head = store.append(second.head(), &with(&text)).await.unwrap();
+    assert_eq!(store.append(second.head(), &with(&salted)).await, Err(JournalError::Conflict));
+    assert!(again().text(&other).await.unwrap().is_none());
+    assert!(again().text(&digest).await.unwrap() == Some(text.clone()));
+    // It is no part of the log.
+    let read = store.read(second.head(), 9).await.unwrap();
+    assert!(read.iter().map(|entry| &**entry).eq(&more));
+    // Named once more, it is still kept once; erased, it is gone.
+    let once_more = chain(&head, &[revocation(9)]).unwrap().remove(0).with_text(text);
+    store.append(&head, &[once_more]).await.unwrap();
     assert!(store.erase_text(&digest).await.unwrap());
     assert!(!store.erase_text(&digest).await.unwrap());
     assert!(again().text(&digest).await.unwrap().is_none());
-    assert!(store.text(&salted.digest()).await.unwrap() == Some(salted));
 }
 
 async fn bundles_keep_their_first_content<S: Store>(store: S, again: impl Fn() -> S) {

@@ -89,7 +89,10 @@ impl Journal for Memory {
         if !kept.after(after)?.is_empty() {
             return Err(JournalError::Conflict);
         }
-        kept.log.extend_from_slice(entries);
+        for entry in entries {
+            kept.texts.extend(entry.text().map(|text| (text.digest(), text.clone())));
+            kept.log.push(entry.clone().without_text());
+        }
         drop(kept);
         self.moved.send_replace(());
         Ok(Recorded::new(head))
@@ -123,12 +126,6 @@ impl Journal for Memory {
 
 #[async_trait]
 impl Texts for Memory {
-    async fn put_text(&self, text: &FreeText) -> Result<TextDigest, JournalError> {
-        let digest = text.digest();
-        self.kept().texts.insert(digest, text.clone());
-        Ok(digest)
-    }
-
     async fn text(&self, digest: &TextDigest) -> Result<Option<FreeText>, JournalError> {
         Ok(self.kept().texts.get(digest).cloned())
     }

@@ -2,41 +2,38 @@
 //! what the embedded authority must remember. Must never decide: no right follows from any of it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use async_trait::async_trait;
+use dayfly_verifier::dossier::Salt;
 use dayfly_verifier::id::{BundleDigest, TextDigest};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
-use sha2::{Digest as _, Sha256};
 
 use super::JournalError;
 
-/// The longest justification or reason, in bytes.
-pub const MAX_TEXT_BYTES: usize = 2048;
-
-/// A justification or a reason, with the salt that keeps its digest from being guessed. It has no
-/// `Debug`: free text is not for logs.
+/// A justification or a reason, with the salt that keeps its digest from being guessed. `Debug`
+/// shows neither: free text is not for logs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FreeText {
-    salt: [u8; 16],
+    salt: Salt,
     body: String,
+    digest: TextDigest,
 }
 
 impl FreeText {
     /// A text under a random `salt`; refuses one over 2 KiB.
     pub fn new(body: impl Into<String>, salt: [u8; 16]) -> Result<Self, Invalid> {
-        let body = body.into();
-        if body.len() > MAX_TEXT_BYTES {
-            return Err(Invalid::new("text", "must not be longer than 2048 bytes"));
-        }
-        Ok(Self { salt, body })
+        let (body, salt) = (body.into(), Salt::new(salt));
+        let digest = salt.digest(&body)?;
+        Ok(Self { salt, body, digest })
     }
 
     /// The salt.
     #[must_use]
     pub const fn salt(&self) -> &[u8; 16] {
-        &self.salt
+        self.salt.as_bytes()
     }
 
     /// The text, as it was written: show it escaped.
@@ -45,24 +42,23 @@ impl FreeText {
         &self.body
     }
 
-    /// What stands in the log for it: SHA-256 over a domain tag, the salt and the text.
+    /// What stands in the log for it.
     #[must_use]
-    pub fn digest(&self) -> TextDigest {
-        let hash = Sha256::new()
-            .chain_update(b"dayfly.text.v1\0")
-            .chain_update(self.salt)
-            .chain_update(&self.body)
-            .finalize();
-        TextDigest::new(hash.into())
+    pub const fn digest(&self) -> TextDigest {
+        self.digest
     }
 }
 
-/// Free texts by their salted digest.
+impl fmt::Debug for FreeText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FreeText({})", self.digest)
+    }
+}
+
+/// Free texts by their salted digest. They come with the entry that names them, in one append: a
+/// text that no entry names is never kept.
 #[async_trait]
 pub trait Texts: Send + Sync {
-    /// Keeps `text`, durably. Keeping it again changes nothing.
-    async fn put_text(&self, text: &FreeText) -> Result<TextDigest, JournalError>;
-
     /// The text; `None` if it was erased or never kept.
     async fn text(&self, digest: &TextDigest) -> Result<Option<FreeText>, JournalError>;
 

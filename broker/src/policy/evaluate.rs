@@ -18,7 +18,7 @@ use crate::core::verdict::{Basis, Holdings, Outcome, Refusal, Verdict};
 
 use super::bundle::Bundle;
 use super::context::{self, Facts};
-use super::requirement::{DEFAULT_LEASE, Demand};
+use super::requirement::Demand;
 use super::resources::Point;
 use super::rules::{Kind, Rules, Ruling, errs};
 
@@ -42,6 +42,8 @@ pub struct Question<'a> {
     pub purpose: &'a Purpose,
     /// The lease that is asked for; `None` for the default.
     pub lifetime: Option<Duration>,
+    /// The lease of a request that asks for none.
+    pub default_lease: Duration,
     /// The number of uses that is asked for; `None` for the default.
     pub uses: Option<NonZeroU32>,
     /// Whether more than policy allows is refused, as for a filing that says how much it wants,
@@ -54,8 +56,13 @@ pub struct Question<'a> {
 impl<'a> Question<'a> {
     /// About a request as it is being filed by `workload`.
     #[must_use]
-    pub fn of_filing(filing: &'a Filing, workload: &'a SpiffeId, now: Timestamp) -> Self {
-        let Filing { principal, audience, scope, task, purpose, lifetime, uses, .. } = filing;
+    pub fn of_filing(
+        filing: &'a Filing,
+        workload: &'a SpiffeId,
+        default_lease: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let Filing { principal, audience, scope, task, purpose, lifetime, .. } = filing;
         Self {
             workload,
             principal: principal.as_ref(),
@@ -64,7 +71,8 @@ impl<'a> Question<'a> {
             task,
             purpose,
             lifetime: *lifetime,
-            uses: *uses,
+            default_lease,
+            uses: filing.uses.or(filing.default_uses),
             exactly: true,
             now,
         }
@@ -81,6 +89,7 @@ impl<'a> Question<'a> {
             task: &request.task,
             purpose: &request.purpose,
             lifetime: Some(request.lifetime),
+            default_lease: request.lifetime,
             uses: request.uses,
             exactly: false,
             now,
@@ -99,19 +108,29 @@ impl<'a> Question<'a> {
     }
 }
 
-/// What `bundle` says, given what is held live and the version of the environment facts.
+impl Question<'_> {
+    fn lease(&self) -> Duration {
+        self.lifetime.unwrap_or(self.default_lease)
+    }
+
+    /// The same for no more than `demand` allows.
+    fn cut_to(&self, demand: &Demand) -> Self {
+        let lifetime = self.lease().min(demand.max_lease().0);
+        let most = demand.max_uses().map(|(most, _)| most);
+        let uses = self.uses.into_iter().chain(most).min();
+        Self { lifetime: Some(lifetime), uses, ..*self }
+    }
+}
+
+/// What `bundle` says, given what a state has besides the request; the basis of the verdict names
+/// `bundle`, whichever is in force there.
 ///
 /// A request is decided at every point of every right, and the most restrictive answer holds: one
 /// forbid, one gap or one error refuses it, and the requirement is that of all answers together.
 #[must_use]
-pub fn evaluate(
-    bundle: &Bundle,
-    question: &Question<'_>,
-    holdings: Holdings,
-    environment: u64,
-) -> Verdict {
-    let basis = Basis { bundle: bundle.digest(), environment, holdings };
-    let outcome = match judge(bundle, question, holdings) {
+pub fn evaluate(bundle: &Bundle, question: &Question<'_>, basis: Basis) -> Verdict {
+    let basis = Basis { bundle: bundle.digest(), ..basis };
+    let outcome = match judge(bundle, question, basis.holdings) {
         Ok(requirement) => Outcome::Permitted(requirement),
         Err(refusal) => Outcome::Refused(refusal),
     };
@@ -155,14 +174,23 @@ fn judge(
     question: &Question<'_>,
     holdings: Holdings,
 ) -> Result<Requirement, Refusal> {
-    let case = Case::prepare(bundle, question, holdings)?;
-    let demand = case.rulings().try_fold(Demand::default(), |demand, ruling| {
-        ruling.answer.map(|other| demand.and(&other))
-    })?;
-    if question.exactly {
-        within(question, &demand)?;
+    let (mut asked, mut demand) = (*question, Demand::default());
+    // What policies cut is asked about again as it was cut: it is that which will be given, and
+    // other policies may speak of it. Each round cuts to what some policy says, so there is a last.
+    loop {
+        let case = Case::prepare(bundle, &asked, holdings)?;
+        demand = case
+            .rulings()
+            .try_fold(demand, |demand, ruling| ruling.answer.map(|other| demand.and(&other)))?;
+        if question.exactly {
+            within(question, &demand)?;
+        }
+        let given = asked.cut_to(&demand);
+        if (given.lease(), given.uses) == (asked.lease(), asked.uses) {
+            return Ok(demand.requirement());
+        }
+        asked = given;
     }
-    Ok(demand.requirement())
 }
 
 /// Refuses more than policies allow, in the name of the one that set the limit.
@@ -225,7 +253,7 @@ impl<'a> Case<'a> {
             scope: Some(question.scope),
             task: question.task,
             purpose: question.purpose,
-            lifetime: question.lifetime.unwrap_or(DEFAULT_LEASE),
+            lifetime: question.lease(),
             uses: question.uses.or(destructive.then_some(NonZeroU32::MIN)),
             now: question.now,
             holdings,

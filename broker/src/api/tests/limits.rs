@@ -7,46 +7,18 @@ use tonic::Code;
 use tower_service::Service as _;
 
 use super::*;
-use crate::api::MAX_TEXT_WRITES;
 use crate::serve::routes;
 
 const NEEDS_DBA: &str = "read orders/prod/o-17";
+const SMALL: &str = "refund orders/prod/o-17";
 
 #[tokio::test]
-async fn a50_texts_that_are_being_written_are_bounded() {
-    let world = World::new().await;
-    let agent = world.agent("agent/a", 1);
-    let room = world.broker.texts.clone();
-    let all = u32::try_from(MAX_TEXT_WRITES).unwrap();
-    let taken = room.clone().acquire_many_owned(all).await.unwrap();
-    let busy = world.file(&agent, world.filing(&agent, 1, NEEDS_DBA)).await.unwrap_err();
-    assert_eq!((busy.code(), reason(&busy).as_str()), (Code::ResourceExhausted, "BUSY"));
-    // What brings no text needs no room for one.
-    let bare = v1::RequestAccessRequest {
-        justification: String::new(),
-        ..world.filing(&agent, 2, NEEDS_DBA)
-    };
-    world.file(&agent, bare).await.unwrap();
-    drop(taken);
-    world.file(&agent, world.filing(&agent, 1, NEEDS_DBA)).await.unwrap();
-
-    // A write goes on, and counts, when the call that wanted it is gone.
-    assert!(world.broker.keep("a text".into()).now_or_never().is_none());
-    assert_eq!(room.available_permits(), MAX_TEXT_WRITES - 1);
-    drop(room.clone().acquire_many_owned(all).await.unwrap());
-    assert_eq!(world.texts(), 2);
-}
-
-/// Were there a write, it would say that it is busy.
-#[tokio::test]
-async fn a50_a_text_is_not_even_written_for_what_would_not_be_recorded() {
+async fn a50_a_text_is_not_even_written_for_what_is_not_recorded() {
     let world = World::new().await;
     let agent = world.agent("agent/a", 1);
     for n in 0..8 {
         world.file(&agent, world.filing(&agent, n, NEEDS_DBA)).await.unwrap();
     }
-    let all = u32::try_from(MAX_TEXT_WRITES).unwrap();
-    let _taken = world.broker.texts.acquire_many(all).await.unwrap();
     let more = world.file(&agent, world.filing(&agent, 8, NEEDS_DBA)).await.unwrap_err();
     assert_eq!(reason(&more), "LIMIT_REACHED");
     let elsewhere = v1::RequestAccessRequest {
@@ -54,9 +26,43 @@ async fn a50_a_text_is_not_even_written_for_what_would_not_be_recorded() {
         ..world.filing(&agent, 9, NEEDS_DBA)
     };
     assert_eq!(reason(&world.file(&agent, elsewhere).await.unwrap_err()), "INVALID");
+    // A repeat is answered from the record, and what it says this time is not kept either.
+    let again = v1::RequestAccessRequest {
+        justification: "in other words".into(),
+        ..world.filing(&agent, 0, NEEDS_DBA)
+    };
+    world.file(&agent, again).await.unwrap();
     let old = world.filing(&agent, 10, NEEDS_DBA);
     world.forward(300_001);
     assert_eq!(reason(&world.file(&agent, old).await.unwrap_err()), "STALE_ID");
+    assert_eq!(world.texts(), 8);
+}
+
+/// However far it came, what it leaves is both or neither.
+#[tokio::test]
+async fn a_call_that_is_cut_leaves_no_text_that_nothing_names() {
+    let world = World::new().await;
+    let agent = world.agent("agent/a", 1);
+    let mut named = 0;
+    for polls in 0..8 {
+        let filing = world.filing(&agent, polls, NEEDS_DBA);
+        let mut call = Box::pin(world.file(&agent, filing));
+        for _ in 0..polls {
+            let _ = (&mut call).now_or_never();
+            tokio::task::yield_now().await;
+        }
+        drop(call);
+        // What is decided in turn comes after all that was on its way.
+        let other = world.agent("agent/b", 2);
+        let bare = v1::RequestAccessRequest {
+            justification: String::new(),
+            ..world.filing(&other, polls, SMALL)
+        };
+        let state = world.file(&other, bare).await.map(|_| world.broker.sequencer.state());
+        named = state.unwrap().cases().filter(|case| case.justification.is_some()).count();
+        assert_eq!(u32::try_from(named).unwrap(), world.texts(), "after {polls} polls");
+    }
+    assert!(named > 0);
 }
 
 /// A message that says it is longer than its service reads is refused before any of it is read.

@@ -1,13 +1,17 @@
 //! Decisions of people: yes, no, and taking a yes back.
 
 use dayfly_verifier::id::{GrantId, PersonId};
+use dayfly_verifier::time::Timestamp;
 
 use super::{Asked, Decided, bundle, current, grounds, invalid};
-use crate::core::case::{Case, Standing};
+use crate::core::case::{Case, Grant, Standing};
+use crate::core::command::Foreseen;
 use crate::core::denial::{Denial, Limited};
+use crate::core::directory::Directory;
 use crate::core::event::{Answer, Decision, Event, Terms};
 use crate::core::limits::DECISION_WINDOW;
 use crate::core::quorum;
+use crate::core::state::State;
 use crate::core::verdict::{Outcome, Verdict};
 
 pub(super) fn approve(
@@ -15,6 +19,7 @@ pub(super) fn approve(
     grant: &GrantId,
     decision: &Decision,
     verdict: &Verdict,
+    foreseen: Option<&Foreseen>,
 ) -> Decided {
     let (name, person, actor) = asked.person()?;
     let case = asked.seen_by(name, grant)?;
@@ -28,7 +33,7 @@ pub(super) fn approve(
         return Err(Denial::UnknownKey);
     }
     in_time(asked, decision)?;
-    let terms = terms_with(asked, case, decision)?;
+    let terms = terms_with(&asked.state.directory, case, decision, asked.now)?;
     current(verdict, asked.basis_of(case))?;
 
     let directory = &asked.state.directory;
@@ -49,6 +54,7 @@ pub(super) fn approve(
         if held.live >= asked.state.limits.live_grants {
             return Err(Denial::LimitReached(Limited::LiveGrants));
         }
+        allowed(asked, case, decision, &terms, foreseen)?;
         events.push(Event::Granted { grant, terms });
     }
     Ok((actor, events))
@@ -112,13 +118,55 @@ fn in_time(asked: &Asked<'_>, decision: &Decision) -> Result<(), Denial> {
     if apart <= DECISION_WINDOW { Ok(()) } else { Err(Denial::DecisionTime) }
 }
 
-/// What the request would give with this approval and those before it.
-fn terms_with(asked: &Asked<'_>, case: &Case, decision: &Decision) -> Result<Terms, Denial> {
+/// Refuses to give what policy would refuse to exchange: what was narrowed may be a matter of other
+/// policies, which demand other approvals, than what was asked for.
+fn allowed(
+    asked: &Asked<'_>,
+    case: &Case,
+    decision: &Decision,
+    terms: &Terms,
+    foreseen: Option<&Foreseen>,
+) -> Result<(), Denial> {
+    let whole = quorum::terms(&case.request, [], asked.now).map_err(Denial::Invalid)?;
+    if same(&whole, terms) {
+        return Ok(());
+    }
+    let foreseen = foreseen.filter(|foreseen| same(&foreseen.terms, terms));
+    let outcome = &foreseen.ok_or(Denial::Reevaluate)?.outcome;
+    let mut case = case.clone();
+    case.approvals.insert(decision.person.clone(), decision.clone());
+    let grant = Grant::new(terms.clone());
+    let drift = grounds::drift(&asked.state.directory, &case, &grant, outcome);
+    drift.map_or(Ok(()), |refusal| Err(Denial::PolicyRefused(refusal)))
+}
+
+/// Whether both give the same, from whatever moment on.
+fn same(one: &Terms, other: &Terms) -> bool {
+    let (from, until) = (other.from, other.from.plus(one.until.since(one.from)));
+    Terms { from, until, ..one.clone() } == *other
+}
+
+/// What `decision`, an approval of `case`, would give at `now` together with those before it.
+pub fn foresee(
+    state: &State,
+    case: &Case,
+    decision: &Decision,
+    now: Timestamp,
+) -> Result<Terms, Denial> {
+    terms_with(&state.directory, case, decision, now.max(state.time))
+}
+
+fn terms_with(
+    directory: &Directory,
+    case: &Case,
+    decision: &Decision,
+    now: Timestamp,
+) -> Result<Terms, Denial> {
     let Answer::Approve(narrowing) = &decision.answer else {
         return Err(invalid("decision", "must be an approval"));
     };
     quorum::check(&case.request, narrowing).map_err(Denial::Invalid)?;
-    let others = grounds::approvals(&asked.state.directory, case);
+    let others = grounds::approvals(directory, case);
     let others = others.filter(|other| other.person != decision.person);
-    quorum::terms(&case.request, others.chain([decision]), asked.now).map_err(Denial::Invalid)
+    quorum::terms(&case.request, others.chain([decision]), now).map_err(Denial::Invalid)
 }

@@ -1,20 +1,18 @@
 //! Putting a policy bundle into force, with all that follows for what is open: nothing stays
 //! granted that it would not grant.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dayfly_verifier::id::GrantId;
 use dayfly_verifier::request::Request;
 
-use super::{Asked, Decided, grounds};
+use super::{Asked, Decided, current, grounds};
 use crate::core::case::{Case, Stage};
 use crate::core::command::Application;
 use crate::core::denial::Denial;
 use crate::core::directory::{Directory, Role};
 use crate::core::event::{End, Event};
 use crate::core::quorum;
-use crate::core::verdict::{Outcome, Refusal};
+use crate::core::verdict::{Basis, Outcome, Refusal};
 
 pub(super) fn apply(asked: &Asked<'_>, application: &Application) -> Decided {
     let actor = asked.operator()?;
@@ -32,8 +30,6 @@ pub(super) fn apply(asked: &Asked<'_>, application: &Application) -> Decided {
     if *replaces != asked.state.bundle {
         return Err(Denial::Reevaluate);
     }
-    let verdicts: BTreeMap<&GrantId, &Outcome> =
-        verdicts.iter().map(|(grant, outcome)| (grant, outcome)).collect();
     let applied = Event::BundleApplied {
         bundle: *bundle,
         directory: directory.clone(),
@@ -41,8 +37,10 @@ pub(super) fn apply(asked: &Asked<'_>, application: &Application) -> Decided {
     };
     let mut events = vec![applied];
     for case in asked.state.open(asked.now) {
-        let outcome = verdicts.get(&case.grant_id()).ok_or(Denial::Reevaluate)?;
-        events.extend(reconsider(asked, directory, case, outcome));
+        let verdict = verdicts.get(&case.grant_id()).ok_or(Denial::Reevaluate)?;
+        let basis = asked.basis_of(case).map(|basis| Basis { bundle: *bundle, ..basis });
+        current(verdict, basis)?;
+        events.extend(reconsider(asked, directory, case, &verdict.outcome));
     }
     Ok((actor, events))
 }

@@ -1,6 +1,7 @@
 //! Filing a request.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use dayfly_verifier::dossier::MAX_CANONICAL_BYTES;
@@ -50,10 +51,12 @@ pub(super) fn file(asked: &Asked<'_>, filing: &Filing, verdict: &Verdict) -> Dec
 }
 
 /// Whether `filing` says what `request` says. The text of a justification is no part of what is
-/// decided about.
+/// decided about, and what number of uses the default is has been settled the first time.
 fn is_repeat(asked: &Asked<'_>, filing: &Filing, request: &Request) -> bool {
     let Request { epoch, filed_at, requirement, .. } = request;
-    let again = self::request(asked, filing, requirement.clone());
+    let default_uses = request.uses.filter(|uses| *uses == NonZeroU32::MIN);
+    let filing = Filing { default_uses, ..filing.clone() };
+    let again = self::request(asked, &filing, requirement.clone());
     Request { epoch: *epoch, filed_at: *filed_at, ..again } == *request
 }
 
@@ -89,7 +92,7 @@ fn request(asked: &Asked<'_>, filing: &Filing, requirement: Requirement) -> Requ
         task: filing.task.clone(),
         purpose: filing.purpose.clone(),
         lifetime: filing.lifetime.unwrap_or(asked.state.limits.default_lease).min(MAX_LEASE),
-        uses: filing.uses,
+        uses: filing.uses.or(filing.default_uses),
         requirement,
     }
 }

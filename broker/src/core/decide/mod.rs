@@ -11,6 +11,7 @@ mod operate;
 mod redeem;
 mod report;
 
+pub use approve::foresee;
 use dayfly_verifier::id::{GrantId, PersonId};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
@@ -46,8 +47,8 @@ pub fn decide(
     }
     match command {
         Command::File(filing, verdict) => file::file(&asked, filing, verdict),
-        Command::Approve(grant, decision, verdict) => {
-            approve::approve(&asked, grant, decision, verdict)
+        Command::Approve(grant, decision, verdict, foreseen) => {
+            approve::approve(&asked, grant, decision, verdict, foreseen.as_ref())
         }
         Command::Deny(grant, decision) => approve::deny(&asked, grant, decision),
         Command::Withdraw(grant) => approve::withdraw(&asked, grant),

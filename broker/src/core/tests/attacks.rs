@@ -92,7 +92,7 @@ fn a13_approve_one_exchange_another() {
 
     let (_, other) = world.pending(&[("dba", 1)]);
     let decision = world.decision("ann", &other, Answer::Approve(Narrowing::default()));
-    let command = Command::Approve(grant, decision, world.same(&grant));
+    let command = Command::Approve(grant, decision, world.same(&grant), None);
     assert_eq!(world.run("person/ann", command), Err(Denial::DigestMismatch));
 
     world.approve("ann", &grant).unwrap();
@@ -116,7 +116,7 @@ fn a14_policy_tightened_between_approvals_and_between_grant_and_exchange() {
     let tight = |_: &_| Outcome::Permitted(requirement(&[("dba", 1), ("security", 1)]));
     world.apply(2, &directory(), tight).unwrap();
     assert!(world.state.case(&grant).unwrap().approvals.is_empty());
-    let command = Command::Approve(grant, before, world.same(&grant));
+    let command = Command::Approve(grant, before, world.same(&grant), None);
     assert_eq!(world.run("person/abe", command), Err(Denial::DigestMismatch));
     world.approve("abe", &grant).unwrap();
     world.approve("sue", &grant).unwrap();
@@ -150,10 +150,10 @@ fn a14_the_approval_that_would_grant_asks_policy_again() {
     let decision = world.decision("ann", &grant, Answer::Approve(Narrowing::default()));
     let verdict = |world: &World, outcome| Verdict { basis: world.same(&grant).basis, outcome };
     let refused = verdict(&world, Outcome::Refused(refusal()));
-    let command = Command::Approve(grant, decision.clone(), refused);
+    let command = Command::Approve(grant, decision.clone(), refused, None);
     assert_eq!(world.run("person/ann", command), Err(Denial::PolicyRefused(refusal())));
     let more = verdict(&world, Outcome::Permitted(requirement(&[("dba", 2)])));
-    let events = world.run("person/ann", Command::Approve(grant, decision, more)).unwrap();
+    let events = world.run("person/ann", Command::Approve(grant, decision, more, None)).unwrap();
     assert!(matches!(events[..], [Event::RequirementChanged { .. }]));
     assert!(world.state.case(&grant).unwrap().approvals.is_empty());
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::arithmetic_side_effects, reason = "a test may panic")]
 
 mod attacks;
+mod basis;
 mod defects;
 mod feed;
 mod measure;

@@ -175,7 +175,7 @@ impl Model {
         if !yes {
             return Some(Command::Deny(grant, decision));
         }
-        Some(Command::Approve(grant, decision, self.verdict(&grant, how / 13)?))
+        Some(Command::Approve(grant, decision, self.verdict(&grant, how / 13)?, None))
     }
 
     /// Mostly what policy said at first.
@@ -203,7 +203,6 @@ impl Model {
 
     fn bundle(&mut self, how: u8) -> Command {
         self.bundles += 1;
-        let cases = self.world.state.open(self.world.now);
         let verdict = |required: &Requirement| match how % 5 {
             0 => outcome(how / 5),
             _ => Outcome::Permitted(required.clone()),
@@ -213,7 +212,7 @@ impl Model {
             directory: another(how),
             signers: Default::default(),
             replaces: self.world.state.bundle,
-            verdicts: cases.map(|case| (case.grant_id(), verdict(case.requirement()))).collect(),
+            verdicts: self.world.verdicts(self.bundles, verdict),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What is refused, command by command.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
 use dayfly_verifier::request::{ConfirmBy, Narrowing};
@@ -103,7 +103,7 @@ fn a_verdict_on_another_state_is_not_used() {
     let decision = world.decision("ann", &grant, Answer::Approve(Narrowing::default()));
     let mut verdict = world.same(&grant);
     verdict.basis.environment += 1;
-    let stale = world.run("person/ann", Command::Approve(grant, decision, verdict));
+    let stale = world.run("person/ann", Command::Approve(grant, decision, verdict, None));
     assert_eq!(stale, Err(Denial::Reevaluate));
 
     let exchange = world.exchanging(&other);
@@ -154,24 +154,24 @@ fn approvals_are_refused_from_whoever_may_not_give_them() {
     let decision = world.decision("ann", &grant, Answer::Approve(Narrowing::default()));
     let verdict = world.same(&grant);
     for who in ["agent/a", "agent/b", "gateway/orders", "nobody/x"] {
-        let command = Command::Approve(grant, decision.clone(), verdict.clone());
+        let command = Command::Approve(grant, decision.clone(), verdict.clone(), None);
         assert_eq!(world.run(who, command), Err(Denial::NotAllowed), "{who}");
     }
     // In another's name, whose signature it even is.
-    let command = Command::Approve(grant, decision.clone(), verdict.clone());
+    let command = Command::Approve(grant, decision.clone(), verdict.clone(), None);
     assert_eq!(world.run("person/abe", command), Err(Denial::NotApprover));
     let mut unsigned = decision.clone();
     unsigned.evidence = None;
-    let command = Command::Approve(grant, unsigned, verdict.clone());
+    let command = Command::Approve(grant, unsigned, verdict.clone(), None);
     assert_eq!(world.run("person/ann", command), Err(Denial::UnknownKey));
     let mut others_key = decision.clone();
     others_key.evidence = world.decision("abe", &grant, decision.answer.clone()).evidence;
-    let command = Command::Approve(grant, others_key, verdict.clone());
+    let command = Command::Approve(grant, others_key, verdict.clone(), None);
     assert_eq!(world.run("person/ann", command), Err(Denial::UnknownKey));
     for shift in [world.now.plus(secs(121)), world.now.minus(secs(121))] {
         let mut shifted = decision.clone();
         shifted.at = shift;
-        let command = Command::Approve(grant, shifted, verdict.clone());
+        let command = Command::Approve(grant, shifted, verdict.clone(), None);
         assert_eq!(world.run("person/ann", command), Err(Denial::DecisionTime));
     }
     assert!(world.approve("ann", &grant).is_ok());
@@ -288,7 +288,7 @@ fn a_bundle_needs_its_signatures_a_present_base_and_a_word_on_all_that_is_open()
         directory: directory(),
         signers: BTreeSet::new(),
         replaces: world.state.bundle,
-        verdicts: Vec::new(),
+        verdicts: BTreeMap::new(),
     };
     let silent = world.run("person/ops", Command::Apply(application.clone()));
     assert_eq!(silent, Err(Denial::Reevaluate));

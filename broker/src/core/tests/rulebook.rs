@@ -142,7 +142,7 @@ impl Scene {
         let (request, key) = (self.filing.id, holder(1));
         match command {
             "file" => Command::File(self.filing.clone(), filed),
-            "approve" => Command::Approve(self.grant, decision, same),
+            "approve" => Command::Approve(self.grant, decision, same, None),
             "deny" => Command::Deny(self.grant, denial),
             "withdraw" => Command::Withdraw(self.grant),
             "exchange" => {

@@ -11,8 +11,9 @@ use dayfly_verifier::scope::{Constraint, Limit, Right, Scope};
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 
-use crate::core::command::{Application, Caller, Command, Exchange, Filing};
-use crate::core::decide::decide;
+use crate::core::case::Case;
+use crate::core::command::{Application, Caller, Command, Exchange, Filing, Foreseen};
+use crate::core::decide::{decide, foresee};
 use crate::core::denial::Denial;
 use crate::core::directory::{Directory, Person, Role, WorkloadRule};
 use crate::core::event::*;
@@ -219,6 +220,7 @@ impl World {
             purpose: "support".parse().unwrap(),
             lifetime: Some(secs(300)),
             uses: None,
+            default_uses: None,
             justification: None,
         }
     }
@@ -261,6 +263,27 @@ impl World {
         Verdict { basis, outcome: Outcome::Permitted(request.requirement.clone()) }
     }
 
+    /// What `decision` would give, of which policy says what it said of the request.
+    pub(super) fn foreseen(&self, grant: &GrantId, decision: &Decision) -> Option<Foreseen> {
+        let case = self.state.case(grant)?;
+        let terms = foresee(&self.state, case, decision, self.now).ok()?;
+        Some(Foreseen { terms, outcome: Outcome::Permitted(case.requirement().clone()) })
+    }
+
+    /// What bundle number `n` says of all that is open: `outcome` of each.
+    pub(super) fn verdicts(
+        &self,
+        n: u8,
+        outcome: impl Fn(&Requirement) -> Outcome,
+    ) -> BTreeMap<GrantId, Verdict> {
+        let verdict = |case: &Case| {
+            let grant = case.grant_id();
+            let basis = Basis { bundle: BundleDigest::new([n; 32]), ..self.same(&grant).basis };
+            (grant, Verdict { basis, outcome: outcome(case.requirement()) })
+        };
+        self.state.open(self.now).map(verdict).collect()
+    }
+
     pub(super) fn decision(&self, name: &str, grant: &GrantId, answer: Answer) -> Decision {
         let digest = self.state.case(grant).unwrap().digest;
         let evidence = match answer {
@@ -283,7 +306,8 @@ impl World {
         narrowing: Narrowing,
     ) -> Result<Vec<Event>, Denial> {
         let decision = self.decision(name, grant, Answer::Approve(narrowing));
-        let command = Command::Approve(*grant, decision, self.same(grant));
+        let foreseen = self.foreseen(grant, &decision);
+        let command = Command::Approve(*grant, decision, self.same(grant), foreseen);
         self.run(&format!("person/{name}"), command)
     }
 
@@ -328,14 +352,12 @@ impl World {
         directory: &Directory,
         outcome: impl Fn(&Requirement) -> Outcome,
     ) -> Result<Vec<Event>, Denial> {
-        let verdicts = self.state.open(self.now);
-        let verdicts = verdicts.map(|case| (case.grant_id(), outcome(case.requirement())));
         let application = Application {
             bundle: BundleDigest::new([n; 32]),
             directory: directory.clone(),
             signers: BTreeSet::new(),
             replaces: self.state.bundle,
-            verdicts: verdicts.collect(),
+            verdicts: self.verdicts(n, outcome),
         };
         self.run("person/ops", Command::Apply(application))
     }

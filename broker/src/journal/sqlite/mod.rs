@@ -169,6 +169,7 @@ impl Journal for Sqlite {
                 let Head { epoch, seq, hash } = entry.head();
                 let row = (number(seq.0)?, epoch.as_bytes(), hash.as_bytes(), &**entry.bytes());
                 insert.execute(row).map_err(failed)?;
+                entry.text().map_or(Ok(()), |text| side::put_text(tx, text))?;
             }
             let Head { epoch, seq, hash } = &head;
             let update = "UPDATE head SET epoch = ?1, seq = ?2, hash = ?3 WHERE one = 1";

@@ -11,19 +11,16 @@ use rusqlite::{OptionalExtension as _, Transaction};
 use super::super::{Bundles, FreeText, Invitation, Joins, JournalError, Renewal, Texts};
 use super::{Sqlite, corrupt, failed, number};
 
+/// Keeps a text in the transaction of the entry that names it. One that is kept already stays.
+pub(super) fn put_text(tx: &Transaction<'_>, text: &FreeText) -> Result<(), JournalError> {
+    let insert = "INSERT OR IGNORE INTO text (digest, salt, body) VALUES (?1, ?2, ?3)";
+    let digest = text.digest();
+    let row = (digest.as_bytes(), text.salt(), text.body());
+    tx.execute(insert, row).map(drop).map_err(failed)
+}
+
 #[async_trait]
 impl Texts for Sqlite {
-    async fn put_text(&self, text: &FreeText) -> Result<TextDigest, JournalError> {
-        let (digest, text) = (text.digest(), text.clone());
-        self.write(move |tx| {
-            let insert = "INSERT OR IGNORE INTO text (digest, salt, body) VALUES (?1, ?2, ?3)";
-            tx.execute(insert, (digest.as_bytes(), text.salt(), text.body()))
-                .map(|_| digest)
-                .map_err(failed)
-        })
-        .await
-    }
-
     async fn text(&self, digest: &TextDigest) -> Result<Option<FreeText>, JournalError> {
         let digest = *digest;
         self.look(move |tx| {

@@ -99,9 +99,12 @@ async fn a42_what_looks_like_sql_is_kept_as_it_is() {
     let (_dir, path) = file();
     let store = Sqlite::open(&path).unwrap();
     let body = "'); DROP TABLE entry; --\0\u{202e}%_";
-    let digest = store.put_text(&FreeText::new(body, [0; 16]).unwrap()).await.unwrap();
-    assert_eq!(store.text(&digest).await.unwrap().unwrap().body(), body);
-    assert_eq!(*store.confirm().await.unwrap(), Head::ORIGIN);
+    let text = FreeText::new(body, [0; 16]).unwrap();
+    let first = chain(&Head::ORIGIN, &[opening()]).unwrap().remove(0);
+    let head = *first.head();
+    store.append(&Head::ORIGIN, &[first.with_text(text.clone())]).await.unwrap();
+    assert_eq!(store.text(&text.digest()).await.unwrap().unwrap().body(), body);
+    assert_eq!(*store.confirm().await.unwrap(), head);
 }
 
 #[tokio::test]

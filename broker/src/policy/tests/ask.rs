@@ -3,12 +3,13 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use dayfly_verifier::id::BundleDigest;
 use dayfly_verifier::request::Requirement;
 use dayfly_verifier::scope::Scope;
 use dayfly_verifier::time::Timestamp;
 
 use super::Bundle;
-use crate::core::verdict::{Holdings, Outcome, Refusal};
+use crate::core::verdict::{Basis, Holdings, Outcome, Refusal};
 use crate::policy::evaluate::{Question, evaluate};
 
 /// A question in words.
@@ -67,6 +68,7 @@ impl Ask {
             task: &"task-1".parse().unwrap(),
             purpose: &self.purpose.parse().unwrap(),
             lifetime: self.lifetime.map(Duration::from_secs),
+            default_lease: Duration::from_secs(300),
             uses: self.uses,
             exactly: true,
             now: Timestamp::from_ms(self.now_ms).unwrap(),
@@ -76,7 +78,7 @@ impl Ask {
 
     pub(super) fn outcome(&self, bundle: &Bundle) -> Outcome {
         self.with(|question, held| {
-            let verdict = evaluate(bundle, question, held, 7);
+            let verdict = evaluate(bundle, question, basis(held));
             assert_eq!(verdict.basis.bundle, bundle.digest());
             assert_eq!((verdict.basis.environment, verdict.basis.holdings), (7, held));
             verdict.outcome
@@ -97,6 +99,11 @@ impl Ask {
             Outcome::Refused(Refusal { policy, reason }) => (policy, reason),
         }
     }
+}
+
+/// What is asked on: another bundle is in force than the one that is asked.
+pub(super) fn basis(holdings: Holdings) -> Basis {
+    Basis { bundle: BundleDigest::new([9; 32]), environment: 7, holdings, granted: false }
 }
 
 pub(super) fn demands(approvals: &[(&str, u32)], lease: u64, uses: Option<u32>) -> Requirement {

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::ask::{Ask, demands};
+use super::ask::{Ask, basis, demands};
 use super::*;
 use crate::core::verdict::{Holdings, Outcome};
 use crate::policy::evaluate::{Question, default_uses, evaluate, examine};
@@ -190,7 +190,7 @@ fn more_than_is_allowed_is_refused_by_the_policy_that_set_the_limit() {
     large.with(|question, held| {
         let lifetime = Some(Duration::from_secs(3600));
         let question = Question { lifetime, exactly: false, ..*question };
-        let verdict = evaluate(shop, &question, held, 0);
+        let verdict = evaluate(shop, &question, basis(held));
         assert!(matches!(verdict.outcome, Outcome::Permitted(_)));
     });
     let most = Ask { lifetime: Some(600), uses: Some(three), ..large };
@@ -333,4 +333,31 @@ fn an_examination_names_the_policies_at_every_point() {
             ("orders/prod/cards/**", "no-cards".to_owned()),
         ]
     );
+}
+
+/// A limit cuts a request down into the reach of another policy: what is demanded is what that
+/// one demands, too, and a grant of it is allowed what it is given.
+#[test]
+fn what_policy_cuts_is_asked_about_as_it_was_cut() {
+    let policies = |few: &str| {
+        let any = "principal, action, resource";
+        format!(
+            "@id(\"long\") @approvals(\"none\") @max_ttl(\"2m\") @max_uses(\"3\") permit ({any}) \
+             when {{ context.lifetime > 120 || !(context has uses) }};\n{few} ({any}) \
+             when {{ context.lifetime <= 120 && context has uses && context.uses <= 3 }};"
+        )
+    };
+    let ask = Ask::files(&["read files/report"]);
+    let strict = "@id(\"few\") @approvals(\"none\") @max_ttl(\"1m\") @max_uses(\"2\") permit";
+    let bundle = with_policies(&policies(strict)).unwrap();
+    let demanded = ask.permitted(&bundle);
+    assert_eq!(demanded, demands(&[], 60, Some(2)));
+    let cut = Ask { lifetime: Some(60), uses: NonZeroU32::new(2), ..ask.clone() };
+    assert_eq!(cut.permitted(&bundle), demands(&[], 60, Some(2)));
+    let forbid = "@id(\"no\") @reason(\"not so few\") forbid";
+    let bundle = with_policies(&policies(forbid)).unwrap();
+    assert_eq!(ask.refused(&bundle).0, "no");
+    // What says how much it wants is not cut.
+    let exact = Ask { lifetime: Some(300), ..ask };
+    assert_eq!(exact.refused(&bundle).0, "long");
 }
