@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ed25519_dalek::Signature;
+use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::holder::HolderKey;
@@ -43,6 +43,41 @@ pub struct ListedKey {
     pub public: HolderKey,
     /// From when on nothing that it signed is accepted.
     pub not_after: Timestamp,
+}
+
+/// A statement that is believed, with its keys ready to verify with.
+#[derive(Debug)]
+pub(crate) struct Trusted {
+    statement: Statement,
+    token_keys: Ready,
+    feed_keys: Ready,
+}
+
+type Ready = BTreeMap<KeyId, (VerifyingKey, Timestamp)>;
+
+impl Trusted {
+    pub(crate) fn new(statement: Statement) -> Self {
+        let ready = |listed: &BTreeMap<KeyId, ListedKey>| {
+            let key = |key: &ListedKey| Some((key.public.verifying_key()?, key.not_after));
+            listed.iter().filter_map(|(id, listed)| Some((*id, key(listed)?))).collect()
+        };
+        let (token_keys, feed_keys) = (ready(&statement.token_keys), ready(&statement.feed_keys));
+        Self { statement, token_keys, feed_keys }
+    }
+
+    pub(crate) const fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
+    /// The key that signs tokens under that number, unless it is past its end.
+    pub(crate) fn token_key(&self, key: KeyId, now: Timestamp) -> Option<&VerifyingKey> {
+        self.token_keys.get(&key).filter(|(_, end)| now < *end).map(|(key, _)| key)
+    }
+
+    /// The key that signs heads under that number, unless it is past its end.
+    pub(crate) fn feed_key(&self, key: KeyId, now: Timestamp) -> Option<&VerifyingKey> {
+        self.feed_keys.get(&key).filter(|(_, end)| now < *end).map(|(key, _)| key)
+    }
 }
 
 /// Why a statement is not believed.
@@ -89,6 +124,7 @@ impl Signed {
             return Err(Untrusted::Malformed(invalid));
         }
         root.verifying_key()
+            .ok_or(Untrusted::Signature)?
             .verify_strict(&message(&self.statement), &signature)
             .map_err(|_| Untrusted::Signature)?;
         Statement::read(&self.statement).map_err(Untrusted::Malformed)

@@ -169,7 +169,7 @@ impl Verifier {
                 let (claims, call) = (&content.claims, attempt.call);
                 let base = self.config.base_url.as_ref().ok_or(ProofFault::Url)?;
                 proof.check(&DpopWanted {
-                    holder: &key,
+                    holder: token.holder_key().ok_or(ProofFault::Key)?,
                     method,
                     base,
                     path,

@@ -105,7 +105,8 @@ impl Inspect {
         let token = read(self.file.as_ref())?;
         let decoded = Decoded::read(token.expose()).map_err(|e| Refused::new(Exit::Usage, e))?;
         let content = decoded.unverified().clone();
-        let checked = self.key.map(|key| decoded.check(key.verifying_key()).map(drop));
+        let checked = self.key.and_then(|key| key.verifying_key());
+        let checked = checked.map(|key| decoded.check(&key).map(drop));
         let now = SystemClock.now();
         let expired = content.claims.expires_at <= now;
         let signatures = match checked {

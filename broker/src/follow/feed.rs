@@ -15,10 +15,10 @@ use bytes::Bytes;
 use dayfly_proto::v1::follow_response::Message;
 use dayfly_proto::v1::{Delta, FollowResponse, SignedHead, Snapshot};
 use dayfly_verifier::feed::{self as format, snapshot_digest};
-use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{FeedId, KeyId, Seq};
 use dayfly_verifier::time::{Clock, Timestamp};
-use dayfly_verifier::trust::Statement;
+use dayfly_verifier::trust::{ListedKey, Statement};
+use ed25519_dalek::VerifyingKey;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -43,7 +43,7 @@ const PART_BYTES: usize = 1024 * 1024;
 pub struct Hub {
     feed: FeedId,
     /// The keys that sign heads of it: this broker's and others'.
-    feed_keys: BTreeMap<KeyId, HolderKey>,
+    feed_keys: BTreeMap<KeyId, VerifyingKey>,
     key: NumberedKey,
     sequencer: Sequencer,
     journal: Arc<dyn Journal>,
@@ -110,7 +110,8 @@ impl Hub {
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         let feed = trust.feed;
-        let feed_keys = trust.feed_keys.iter().map(|(id, key)| (*id, key.public)).collect();
+        let ready = |(id, key): (&KeyId, &ListedKey)| Some((*id, key.public.verifying_key()?));
+        let feed_keys = trust.feed_keys.iter().filter_map(ready).collect();
         let state = sequencer.state();
         // The time of the last entry: nothing has been confirmed yet.
         let tip = Tip::new(feed, &key, &state, state.time);

@@ -13,7 +13,6 @@ use dayfly_proto::v1::gateway_service_client::GatewayServiceClient;
 use dayfly_proto::v1::gateway_service_server::{GatewayService, GatewayServiceServer};
 use dayfly_proto::v1::{self, Ack, Delta, FollowRequest, FollowResponse};
 use dayfly_verifier::feed::{Head, SignedHead};
-use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{ChainHash, Epoch, FeedHash, FeedId, KeyId, Seq};
 use dayfly_verifier::time::{Clock as _, SystemClock};
 use ed25519_dalek::SigningKey;
@@ -111,7 +110,7 @@ impl Fanout {
 }
 
 async fn follow(session: Arc<Session>, verified: mpsc::Sender<Instant>) -> anyhow::Result<()> {
-    let key = HolderKey::from_slice(signing().verifying_key().as_bytes())?;
+    let key = signing().verifying_key();
     let (acks, queued) = mpsc::channel(4);
     let mut client = GatewayServiceClient::new(session.channel());
     let mut stream = client.follow(ReceiverStream::new(queued)).await?.into_inner();

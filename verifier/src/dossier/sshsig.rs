@@ -3,11 +3,10 @@
 //! Ed25519 alone, in software or on a FIDO token, and verified strictly. The signed data binds the
 //! namespace; whether the key may sign for anybody is for the caller to check.
 
-use ed25519_dalek::Signature;
+use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 use ssh_key::{LineEnding, PublicKey, SshSig};
 
-use crate::holder::HolderKey;
 use crate::request::SignerKey;
 
 /// The longest armoured signature, in bytes. One by a FIDO key has about 500.
@@ -95,9 +94,10 @@ fn read_armour(armoured: &str) -> Result<SshSig, BadSignature> {
 }
 
 fn verify_strict(key: &[u8; 32], message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
-    let key = HolderKey::from_slice(key).map_err(|_| BadSignature::KeyKind)?;
+    let key = VerifyingKey::from_bytes(key).ok().filter(|key| !key.is_weak());
+    let key = key.ok_or(BadSignature::KeyKind)?;
     let signature = Signature::from_slice(signature).map_err(|_| BadSignature::Mismatch)?;
-    key.verifying_key().verify_strict(message, &signature).map_err(|_| BadSignature::Mismatch)
+    key.verify_strict(message, &signature).map_err(|_| BadSignature::Mismatch)
 }
 
 /// Takes the data of a FIDO signature apart: the Ed25519 signature, the flags, and what the token

@@ -13,7 +13,7 @@ use super::view::GatewayView;
 use crate::id::Seq;
 use crate::revocations::{FeedEntry, Revocations};
 use crate::time::Timestamp;
-use crate::trust::{Signed, Statement, Untrusted};
+use crate::trust::{Signed, Trusted, Untrusted};
 
 /// How far a head's time may lie ahead of this machine's.
 const AHEAD: Duration = Duration::from_secs(2);
@@ -51,7 +51,7 @@ pub struct Wants {
 #[derive(Debug)]
 pub struct Follower {
     profile: Profile,
-    trust: Option<Arc<Statement>>,
+    trust: Option<Arc<Trusted>>,
     mark: Mark,
     revocations: Revocations,
     /// Counts the changes of what is trusted or revoked.
@@ -97,17 +97,17 @@ impl Follower {
             return Err(Untrusted::Older { given: next.version, known: self.mark.trust });
         }
         if let Some(known) = &self.trust {
-            known.admits(&next)?;
-            if **known == next {
+            known.statement().admits(&next)?;
+            if *known.statement() == next {
                 return Ok(false);
             }
         }
-        let place = |known: &Arc<Statement>| (known.feed, known.epoch);
+        let place = |known: &Arc<Trusted>| (known.statement().feed, known.statement().epoch);
         if self.trust.as_ref().map(place) != Some((next.feed, next.epoch)) {
             self.drop_held();
         }
         self.mark.trust = next.version;
-        self.trust = Some(Arc::new(next));
+        self.trust = Some(Arc::new(Trusted::new(next)));
         self.changed();
         Ok(true)
     }
@@ -163,7 +163,7 @@ impl Follower {
                 let another = answered && refused == Refused::Gap;
                 let refused = if another { Refused::Beside } else { refused };
                 if refused == Refused::Beside {
-                    self.mark.forked = self.trust.as_ref().map(|trust| trust.epoch);
+                    self.mark.forked = self.trust.as_ref().map(|trust| trust.statement().epoch);
                 }
                 self.take_parts();
                 self.wants_snapshot = true;
@@ -285,8 +285,8 @@ impl Follower {
     /// The head, if it may be believed and does not go back.
     fn verify(&self, signed: &SignedHead, now: Timestamp) -> Result<Head, Refused> {
         let trust = self.trust.as_ref().ok_or(Refused::NoTrust)?;
-        let listed = |key| trust.feed_keys.get(&key).filter(|key| now < key.not_after);
-        let head = signed.verify(|key| listed(key).map(|key| key.public));
+        let head = signed.verify(|key| trust.feed_key(key, now).copied());
+        let trust = trust.statement();
         let head = head.ok_or(Refused::Unsigned)?;
         if head.feed != trust.feed {
             return Err(Refused::OtherFeed);

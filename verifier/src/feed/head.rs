@@ -1,8 +1,7 @@
 //! The signed end of the feed. `FORMAT.md` gives its bytes.
 
-use ed25519_dalek::Signature;
+use ed25519_dalek::{Signature, VerifyingKey};
 
-use crate::holder::HolderKey;
 use crate::id::{ChainHash, Epoch, FeedHash, FeedId, KeyId, Seq};
 use crate::time::Timestamp;
 
@@ -93,11 +92,11 @@ impl Head {
 impl SignedHead {
     /// The head, if it is one and `key` gives for its key number a key that signed it.
     #[must_use]
-    pub fn verify(&self, key: impl FnOnce(KeyId) -> Option<HolderKey>) -> Option<Head> {
+    pub fn verify(&self, key: impl FnOnce(KeyId) -> Option<VerifyingKey>) -> Option<Head> {
         let head = Head::from_bytes(&self.head)?;
         let signature = Signature::from_bytes(&self.signature);
         let key = key(head.key)?;
-        key.verifying_key().verify_strict(&self.head, &signature).ok()?;
+        key.verify_strict(&self.head, &signature).ok()?;
         Some(head)
     }
 }

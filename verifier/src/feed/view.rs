@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::holder::HolderKey;
+use ed25519_dalek::VerifyingKey;
+
 use crate::id::{Epoch, KeyId, Seq};
 use crate::revocations::Revocations;
 use crate::time::Timestamp;
-use crate::trust::Statement;
+use crate::trust::Trusted;
 
 /// What a gateway knows at one moment. Made by [`super::Follower`] only, read without a lock.
 #[derive(Debug, Clone)]
 pub struct GatewayView {
-    pub(super) trust: Arc<Statement>,
+    pub(super) trust: Arc<Trusted>,
     pub(super) revocations: Revocations,
     /// Differs between views that trust or revoke differently.
     pub(super) generation: u64,
@@ -33,15 +34,13 @@ impl GatewayView {
     /// The one epoch whose tokens count.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.trust.epoch
+        self.trust.statement().epoch
     }
 
     /// The key of that number, unless it is past its end, or killed.
     #[must_use]
-    pub fn key(&self, key: KeyId, now: Timestamp) -> Option<&HolderKey> {
-        let listed = self.trust.token_keys.get(&key)?;
-        let dead = listed.not_after <= now || self.revocations.key_killed(key);
-        (!dead).then_some(&listed.public)
+    pub fn key(&self, key: KeyId, now: Timestamp) -> Option<&VerifyingKey> {
+        self.trust.token_key(key, now).filter(|_| !self.revocations.key_killed(key))
     }
 
     /// What is revoked and locked.
@@ -61,14 +60,14 @@ impl GatewayView {
 impl GatewayView {
     /// A view that counts until `fresh_until`, for tests of what reads views.
     pub(crate) fn for_test(
-        trust: Statement,
+        trust: crate::trust::Statement,
         revocations: Revocations,
         generation: u64,
         fresh_until: Duration,
     ) -> Self {
         let seq = Seq(generation);
         let fresh_until = Some(fresh_until);
-        let trust = Arc::new(trust);
+        let trust = Arc::new(Trusted::new(trust));
         Self { trust, revocations, generation, seq, fresh_until, best_effort: false }
     }
 }

@@ -83,6 +83,7 @@ impl HolderProof {
         }
         let signature = Signature::from_bytes(&self.signature);
         key.verifying_key()
+            .ok_or(ProofFault::Key)?
             .verify_strict(&call.message(self.at), &signature)
             .map_err(|_| ProofFault::Signature)
     }

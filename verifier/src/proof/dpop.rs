@@ -5,12 +5,11 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ed25519_dalek::Signature;
+use ed25519_dalek::{Signature, VerifyingKey};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::{ActDigest, ProofFault, in_window};
-use crate::holder::HolderKey;
 use crate::invalid::Invalid;
 use crate::json;
 use crate::time::Timestamp;
@@ -78,7 +77,7 @@ pub struct Jti(pub(crate) [u8; 16]);
 pub struct DpopProof<'a> {
     signed: &'a str,
     signature: Signature,
-    key: HolderKey,
+    key: [u8; 32],
     claims: DpopClaims,
 }
 
@@ -95,7 +94,7 @@ struct DpopClaims {
 /// What a proof must say to count for a call.
 pub struct DpopWanted<'a> {
     /// The key that the token is bound to.
-    pub holder: &'a HolderKey,
+    pub holder: &'a VerifyingKey,
     /// The method of the call, as received.
     pub method: &'a str,
     /// The configured base URL.
@@ -146,7 +145,7 @@ impl<'a> DpopProof<'a> {
         let url = claims.url.strip_prefix(wanted.base.as_str());
         let token_hash = URL_SAFE_NO_PAD.encode(Sha256::digest(wanted.token));
         let right_act = || claims.act.as_ref().map(|act| *act == encode(&(wanted.act)()));
-        if self.key != *wanted.holder {
+        if self.key != *wanted.holder.as_bytes() {
             Err(ProofFault::Key)
         } else if claims.method != wanted.method {
             Err(ProofFault::Method)
@@ -161,8 +160,9 @@ impl<'a> DpopProof<'a> {
         } else if right_act() == Some(false) {
             Err(ProofFault::Act)
         } else {
-            let key = self.key.verifying_key();
-            key.verify_strict(self.signed.as_bytes(), &self.signature)
+            wanted
+                .holder
+                .verify_strict(self.signed.as_bytes(), &self.signature)
                 .map_err(|_| ProofFault::Signature)
         }
     }
@@ -183,7 +183,7 @@ fn object(part: &str) -> Result<Map<String, Value>, ProofFault> {
 /// The key, from a header that is exactly `{"typ":"dpop+jwt","alg":"EdDSA","jwk":{..}}` in any
 /// order, with a `jwk` of exactly `kty`, `crv` and `x` (RFC 8037, section 2). Whatever else stands
 /// there refuses: `kid`, `crit`, `x5u`, a private key.
-fn read_header(header: &Map<String, Value>) -> Result<HolderKey, ProofFault> {
+fn read_header(header: &Map<String, Value>) -> Result<[u8; 32], ProofFault> {
     let is = |object: &Map<String, Value>, name: &str, value: &str| {
         object.get(name).and_then(Value::as_str) == Some(value)
     };
@@ -192,7 +192,7 @@ fn read_header(header: &Map<String, Value>) -> Result<HolderKey, ProofFault> {
     let keyed = is(jwk, "kty", "OKP") && is(jwk, "crv", "Ed25519") && jwk.len() == 3;
     let x = jwk.get("x").and_then(Value::as_str).filter(|_| typed && keyed);
     let key = x.and_then(|x| URL_SAFE_NO_PAD.decode(x).ok()).ok_or(ProofFault::Header)?;
-    HolderKey::from_slice(&key).map_err(|_| ProofFault::Header)
+    key.try_into().map_err(|_| ProofFault::Header)
 }
 
 impl DpopClaims {

@@ -1,12 +1,14 @@
 //! A token that cleared an attempt, and the handle that says when it no longer does.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use ed25519_dalek::VerifyingKey;
 
 use super::{Call, fresh};
 use crate::caveat::Caveat;
 use crate::claims::{Claims, Record};
 use crate::feed::{Ended, Enforcer, GatewayView};
-use crate::holder::HolderKey;
+use crate::holder::Confirmation;
 use crate::reject::Reject;
 use crate::revocations::Revoked;
 use crate::time::{Clock, Timestamp};
@@ -18,22 +20,33 @@ const VALUES_PER_WEIGHT: usize = 8;
 /// A token whose signatures are good, by `key`.
 pub(super) struct Signed {
     pub(super) digest: [u8; 32],
-    pub(super) key: HolderKey,
+    pub(super) key: VerifyingKey,
     checked: Checked,
+    /// Its holder, once a proof was verified with it.
+    holder: OnceLock<Option<VerifyingKey>>,
 }
 
 impl Signed {
     pub(super) fn check(
         decoded: Decoded,
         digest: [u8; 32],
-        key: &HolderKey,
+        key: &VerifyingKey,
     ) -> Result<Arc<Self>, BadSignature> {
-        let checked = decoded.check(key.verifying_key())?;
-        Ok(Arc::new(Self { digest, key: *key, checked }))
+        let checked = decoded.check(key)?;
+        Ok(Arc::new(Self { digest, key: *key, checked, holder: OnceLock::new() }))
     }
 
     pub(super) const fn content(&self) -> &Content {
         self.checked.content()
+    }
+
+    /// The key of its present holder, ready to verify with; `None` if it is bound to none.
+    pub(super) fn holder_key(&self) -> Option<&VerifyingKey> {
+        let ready = || match self.content().holder() {
+            Confirmation::Key(key) => key.verifying_key(),
+            Confirmation::Identity => None,
+        };
+        self.holder.get_or_init(ready).as_ref()
     }
 
     /// What it takes of the cache: 1 for every [`VALUES_PER_WEIGHT`] values in its caveats, which

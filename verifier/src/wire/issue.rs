@@ -137,9 +137,9 @@ pub fn attenuate(
     if caveats.is_empty() {
         return Err(Invalid::new("caveats", "must be at least one").into());
     }
-    let mut symbols = shared_symbols(&token.container)?;
+    let symbols = shared_symbols(&token.container)?;
     let known = symbols.len();
-    let block = block(Vec::new(), caveats, &mut symbols, known, 3)?;
+    let block = block(Vec::new(), caveats, symbols, known, 3)?;
     append(token, block, None, next)
 }
 
@@ -159,7 +159,7 @@ pub fn delegate(
     let mut symbols = Symbols::default();
     let key = Part::Is(Atom::Bytes(to.as_bytes()));
     let fact = Fact { predicate: symbols.predicate(super::DELEGATE, &[key]) };
-    let block = block(vec![fact], caveats, &mut symbols, 0, 5)?;
+    let block = block(vec![fact], caveats, symbols, 0, 5)?;
     let message = chain::external_message(&block, last(&token.container));
     let signature = from.sign(&message).to_vec();
     let key = PublicKey { algorithm: ED25519, key: from.verifying_key().to_bytes().to_vec() };
@@ -169,12 +169,12 @@ pub fn delegate(
 fn block(
     facts: Vec<Fact>,
     caveats: &[Caveat],
-    symbols: &mut Symbols,
+    mut symbols: Symbols,
     known: usize,
     datalog: u32,
 ) -> Result<Vec<u8>, Invalid> {
     caveats.iter().try_for_each(Caveat::check)?;
-    let checks = caveats.iter().map(|caveat| caveats::write(caveat, symbols)).collect();
+    let checks = caveats.iter().map(|caveat| caveats::write(caveat, &mut symbols)).collect();
     let block = Block { symbols: symbols.since(known), version: Some(datalog), facts, checks };
     Ok(block.encode_to_vec())
 }
@@ -186,7 +186,7 @@ fn shared_symbols(container: &Biscuit) -> Result<Symbols, Malformed> {
     let own = container.blocks.iter().filter(|block| block.external.is_none());
     for signed in std::iter::once(&container.authority).chain(own) {
         let block: Block = super::schema::read(&signed.block).ok_or(Malformed::Container)?;
-        symbols.extend(&block.symbols).ok_or(Malformed::Container)?;
+        symbols.extend(block.symbols).ok_or(Malformed::Container)?;
     }
     Ok(symbols)
 }

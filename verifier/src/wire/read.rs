@@ -73,7 +73,7 @@ fn content(container: &Biscuit) -> Result<Content, Malformed> {
 
 /// A holder block and the version of Datalog that it speaks.
 fn link(signed: &SignedBlock, symbols: &mut Symbols) -> Option<(Link, u32)> {
-    let block: Block = schema::read(&signed.block)?;
+    let mut block: Block = schema::read(&signed.block)?;
     let delegates = signed.external.is_some();
     let datalog = version(&block, delegates);
     if block.version != Some(datalog) {
@@ -82,7 +82,7 @@ fn link(signed: &SignedBlock, symbols: &mut Symbols) -> Option<(Link, u32)> {
     // A block that somebody else signed has symbols of its own, and lends them to nobody.
     let mut own = Symbols::default();
     let symbols = if delegates { &mut own } else { symbols };
-    symbols.extend(&block.symbols)?;
+    symbols.extend(std::mem::take(&mut block.symbols))?;
     let delegate = match (delegates, block.facts.as_slice()) {
         (false, []) => None,
         (true, [fact]) => Some(delegate(fact, symbols)?),

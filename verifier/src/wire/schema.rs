@@ -90,6 +90,18 @@ pub(super) struct Block {
     pub(super) checks: Vec<Check>,
 }
 
+/// A [`Block`] whose checks stay as they came: most of those of an authority block say again what
+/// its facts say.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AuthorityBlock {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) symbols: Vec<String>,
+    #[prost(message, repeated, tag = "4")]
+    pub(super) facts: Vec<Fact>,
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    pub(super) checks: Vec<Vec<u8>>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Fact {
     #[prost(message, required, tag = "1")]

@@ -6,7 +6,7 @@
 use prost::Message as _;
 
 use super::caveats::{self, below};
-use super::schema::{Block, Check, Fact, Term, op, read as read_message};
+use super::schema::{AuthorityBlock, Block, Check, Fact, Term, op};
 use super::terms::{Atom, Part, Symbols, check};
 use crate::caveat::Caveat;
 use crate::claims::{Claims, FORMAT_VERSION, Record};
@@ -15,10 +15,11 @@ use crate::id::{Epoch, GrantId, KeyId, RequestDigest, Seq, TokenId};
 use crate::invalid::Invalid;
 use crate::resource::ResourcePattern;
 use crate::scope::{Right, Scope};
-use crate::time::Timestamp;
 
 /// The version of Datalog that the template speaks.
 const DATALOG: u32 = 3;
+/// End, audience, holder, rights: the checks of every token, before those of its constraints.
+const CHECKS_BEFORE_CONSTRAINTS: usize = 4;
 
 /// The authority block of `claims`. Refuses times that are not whole seconds or not in order, and a
 /// place in the log that no integer of Datalog can hold.
@@ -117,110 +118,98 @@ fn rights(symbols: &mut Symbols) -> Check {
 /// The claims of an authority block, and the symbols that later blocks may use; `None` if it is not
 /// byte for byte the template.
 pub(super) fn read(bytes: &[u8]) -> Option<(Claims, Record, Symbols)> {
-    let block: Block = read_message(bytes)?;
+    let block = AuthorityBlock::decode(bytes).ok()?;
     let mut symbols = Symbols::default();
-    symbols.extend(&block.symbols)?;
-    let facts = Facts { facts: &block.facts, symbols: &symbols };
-    let &[Atom::Bytes(epoch), Atom::Int(seq)] = facts.one("record")?.as_slice() else {
-        return None;
-    };
-    let record =
-        Record { epoch: Epoch::from_slice(epoch).ok()?, seq: Seq(u64::try_from(seq).ok()?) };
-    let subject: crate::spiffe::SpiffeId = facts.text("subject")?.parse().ok()?;
-    let holder = match facts.atom("holder")? {
-        Atom::Bytes(key) => Confirmation::Key(HolderKey::from_slice(key).ok()?),
-        Atom::Text(_) => Confirmation::Identity,
-        Atom::Int(_) | Atom::Date(_) | Atom::Bool(_) => return None,
-    };
-    let principal = match facts.all("principal").next() {
-        Some(_) => Some(facts.text("principal")?.parse().ok()?),
-        None => None,
-    };
-    let claims = Claims {
-        token: TokenId::from_slice(facts.bytes("token")?).ok()?,
-        grant: GrantId::from_slice(facts.bytes("grant")?).ok()?,
-        request: RequestDigest::from_slice(facts.bytes("request")?).ok()?,
-        task: facts.text("for_task")?.parse().ok()?,
-        subject,
-        principal,
-        audience: facts.text("audience")?.parse().ok()?,
-        scope: scope(&facts, &block.checks)?,
-        holder,
-        issued_at: facts.date("issued")?,
-        expires_at: facts.date("expires")?,
-        online: facts.bool("online")?,
-        counted: facts.bool("counted")?,
-        key: KeyId(facts.int("key")?.try_into().ok()?),
-    };
+    symbols.extend(block.symbols)?;
+    let mut facts = Facts { rest: &block.facts, symbols: &symbols };
+    let (claims, record) = claims(&mut facts, &block.checks)?;
     let same = write(&claims, &record).is_ok_and(|again| again == bytes);
     same.then_some((claims, record, symbols))
 }
 
-fn scope(facts: &Facts<'_>, checks: &[Check]) -> Option<Scope> {
-    let right = |terms: Vec<Atom<'_>>, below: bool| {
-        let &[Atom::Text(operation), Atom::Text(resource)] = terms.as_slice() else {
-            return None;
-        };
-        let resource = match below {
-            true => ResourcePattern::Below(resource.strip_suffix('/')?.parse().ok()?),
-            false => ResourcePattern::Exact(resource.parse().ok()?),
-        };
-        Some(Right { operation: operation.parse().ok()?, resource })
+fn claims(facts: &mut Facts<'_>, checks: &[Vec<u8>]) -> Option<(Claims, Record)> {
+    facts.terms("format")?;
+    let [epoch, seq] = facts.terms("record")? else { return None };
+    let epoch = Epoch::from_slice(facts.symbols.atom(epoch)?.bytes()?).ok()?;
+    let seq = Seq(u64::try_from(facts.symbols.atom(seq)?.int()?).ok()?);
+    let claims = Claims {
+        key: KeyId(facts.one("key")?.int()?.try_into().ok()?),
+        token: TokenId::from_slice(facts.one("token")?.bytes()?).ok()?,
+        grant: GrantId::from_slice(facts.one("grant")?.bytes()?).ok()?,
+        request: RequestDigest::from_slice(facts.one("request")?.bytes()?).ok()?,
+        task: facts.one("for_task")?.text()?.parse().ok()?,
+        subject: facts.one("subject")?.text()?.parse().ok()?,
+        principal: match facts.one("principal") {
+            Some(principal) => Some(principal.text()?.parse().ok()?),
+            None => None,
+        },
+        audience: facts.one("audience")?.text()?.parse().ok()?,
+        holder: match facts.one("holder")? {
+            Atom::Bytes(key) => Confirmation::Key(HolderKey::unchecked(key)?),
+            Atom::Text(_) => Confirmation::Identity,
+            Atom::Int(_) | Atom::Date(_) | Atom::Bool(_) => return None,
+        },
+        issued_at: facts.one("issued")?.as_date()?,
+        expires_at: facts.one("expires")?.as_date()?,
+        online: facts.one("online")?.bool()?,
+        counted: facts.one("counted")?.bool()?,
+        scope: scope(facts, checks)?,
     };
-    let exact = facts.all("right").map(|terms| right(terms?, false));
-    let below = facts.all("right_below").map(|terms| right(terms?, true));
-    let rights: Option<Vec<Right>> = exact.chain(below).collect();
-    let constraints =
-        checks.iter().filter_map(|check| match caveats::read(check, facts.symbols)? {
-            Caveat::Argument(constraint) => Some(constraint),
-            Caveat::Before(_) | Caveat::Operation(_) | Caveat::Resource(_) => None,
-            Caveat::Below(_) | Caveat::Gateway(_) | Caveat::Task(_) => None,
-        });
-    Scope::new(rights?, constraints).ok()
+    Some((claims, Record { epoch, seq }))
 }
 
-/// Takes values out of facts. Nothing is demanded of what it does not look at: the block as a whole
-/// is compared afterwards.
+fn scope(facts: &mut Facts<'_>, checks: &[Vec<u8>]) -> Option<Scope> {
+    let mut rights = Vec::with_capacity(facts.rest.len());
+    while let Some(right) = right(facts) {
+        rights.push(right);
+    }
+    let mut constraints = Vec::new();
+    for check in checks.iter().skip(CHECKS_BEFORE_CONSTRAINTS) {
+        match caveats::read(&Check::decode(check.as_slice()).ok()?, facts.symbols)? {
+            Caveat::Argument(constraint) => constraints.push(constraint),
+            Caveat::Before(_) | Caveat::Operation(_) | Caveat::Resource(_) => return None,
+            Caveat::Below(_) | Caveat::Gateway(_) | Caveat::Task(_) => return None,
+        }
+    }
+    Scope::new(rights, constraints).ok()
+}
+
+fn right(facts: &mut Facts<'_>) -> Option<Right> {
+    let (terms, exact) = match facts.terms("right") {
+        Some(terms) => (terms, true),
+        None => (facts.terms("right_below")?, false),
+    };
+    let [operation, resource] = terms else { return None };
+    let operation = facts.symbols.atom(operation)?.text()?.parse().ok()?;
+    let resource = facts.symbols.atom(resource)?.text()?;
+    let resource = match exact {
+        true => ResourcePattern::Exact(resource.parse().ok()?),
+        false => ResourcePattern::Below(resource.strip_suffix('/')?.parse().ok()?),
+    };
+    Some(Right { operation, resource })
+}
+
+/// Takes values out of facts, in the template's order. Nothing is demanded of what it does not look
+/// at: the block as a whole is compared afterwards.
 struct Facts<'a> {
-    facts: &'a [Fact],
+    rest: &'a [Fact],
     symbols: &'a Symbols,
 }
 
 impl<'a> Facts<'a> {
-    fn all(&self, name: &'static str) -> impl Iterator<Item = Option<Vec<Atom<'a>>>> {
-        let symbols = self.symbols;
-        let named = move |fact: &&Fact| symbols.get(fact.predicate.name) == Some(name);
-        let atom = move |term: &'a Term| symbols.atom(term);
-        let terms = move |fact: &'a Fact| fact.predicate.terms.iter().map(atom).collect();
-        self.facts.iter().filter(named).map(terms)
+    /// The terms of the next fact, if that is its name.
+    fn terms(&mut self, name: &str) -> Option<&'a [Term]> {
+        let (next, rest) = self.rest.split_first()?;
+        if self.symbols.get(next.predicate.name) != Some(name) {
+            return None;
+        }
+        self.rest = rest;
+        Some(&next.predicate.terms)
     }
 
-    fn one(&self, name: &'static str) -> Option<Vec<Atom<'a>>> {
-        self.all(name).next()?
-    }
-
-    fn atom(&self, name: &'static str) -> Option<Atom<'a>> {
-        self.one(name)?.first().copied()
-    }
-
-    fn text(&self, name: &'static str) -> Option<&'a str> {
-        if let Atom::Text(text) = self.atom(name)? { Some(text) } else { None }
-    }
-
-    fn bytes(&self, name: &'static str) -> Option<&'a [u8]> {
-        if let Atom::Bytes(bytes) = self.atom(name)? { Some(bytes) } else { None }
-    }
-
-    fn int(&self, name: &'static str) -> Option<i64> {
-        if let Atom::Int(int) = self.atom(name)? { Some(int) } else { None }
-    }
-
-    fn bool(&self, name: &'static str) -> Option<bool> {
-        if let Atom::Bool(bool) = self.atom(name)? { Some(bool) } else { None }
-    }
-
-    fn date(&self, name: &'static str) -> Option<Timestamp> {
-        let Atom::Date(secs) = self.atom(name)? else { return None };
-        Timestamp::from_secs(secs).ok()
+    /// The one term of the next fact, if that is its name.
+    fn one(&mut self, name: &str) -> Option<Atom<'a>> {
+        let [term] = self.terms(name)? else { return None };
+        self.symbols.atom(term)
     }
 }

@@ -54,19 +54,21 @@ pub(super) struct Symbols(Vec<String>);
 impl Symbols {
     /// Adds the symbols that a block brings; `None` if one of them is known already, which would
     /// let one text have two numbers.
-    pub(super) fn extend(&mut self, new: &[String]) -> Option<()> {
+    pub(super) fn extend(&mut self, new: Vec<String>) -> Option<()> {
+        self.0.reserve(new.len());
         for symbol in new {
-            if DEFAULT.contains(&symbol.as_str()) || self.0.contains(symbol) {
+            if DEFAULT.contains(&symbol.as_str()) || self.0.contains(&symbol) {
                 return None;
             }
-            self.0.push(symbol.clone());
+            self.0.push(symbol);
         }
         Some(())
     }
 
-    /// The symbols after the first `known`.
-    pub(super) fn since(&self, known: usize) -> Vec<String> {
-        self.0.iter().skip(known).cloned().collect()
+    /// The symbols of a block: all that it speaks of, but for the first `known`.
+    pub(super) fn since(mut self, known: usize) -> Vec<String> {
+        self.0.drain(..known.min(self.0.len()));
+        self.0
     }
 
     /// How many there are beside those that every Biscuit knows.
@@ -183,6 +185,26 @@ pub(super) enum Atom<'a> {
 impl<'a> Atom<'a> {
     pub(super) const fn date(time: Timestamp) -> Self {
         Self::Date(time.as_secs())
+    }
+
+    pub(super) const fn text(self) -> Option<&'a str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    pub(super) const fn bytes(self) -> Option<&'a [u8]> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+
+    pub(super) const fn int(self) -> Option<i64> {
+        if let Self::Int(int) = self { Some(int) } else { None }
+    }
+
+    pub(super) const fn bool(self) -> Option<bool> {
+        if let Self::Bool(bool) = self { Some(bool) } else { None }
+    }
+
+    pub(super) fn as_date(self) -> Option<Timestamp> {
+        if let Self::Date(secs) = self { Timestamp::from_secs(secs).ok() } else { None }
     }
 
     pub(super) fn of(value: &'a Value) -> Self {

@@ -90,7 +90,7 @@ fn a09_only_caveats_stand_in_holder_blocks() {
 fn a09_variables_in_facts_and_unbound_variables_are_refused() {
     let variable = schema::Term { content: Some(schema::Content::Variable(5)) };
     let read = |symbols: &Symbols, known: usize, facts, checks: Vec<schema::Check>| {
-        let symbols = symbols.since(known);
+        let symbols = symbols.clone().since(known);
         let block = schema::Block { symbols, facts, checks, version: None };
         let delegates = !block.facts.is_empty();
         let version = Some(caveats::version(&block, delegates));
@@ -153,7 +153,7 @@ fn versions_are_those_that_a_block_needs_and_no_others() {
     let caveat = Caveat::Below("orders/prod/eu".parse().unwrap());
     let checks = vec![caveats::write(&caveat, &mut symbols)];
     let block = |version| schema::Block {
-        symbols: symbols.since(known),
+        symbols: symbols.clone().since(known),
         facts: vec![],
         checks: checks.clone(),
         version,
