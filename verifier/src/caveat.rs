@@ -3,8 +3,9 @@
 //! Each caveat is one Datalog check of an exact shape ([`crate::wire`] reads and writes them;
 //! `FORMAT.md` numbers the shapes). Nothing here interprets a program that a holder wrote.
 
+mod text;
+
 use std::collections::BTreeSet;
-use std::fmt;
 
 use crate::id::TaskId;
 use crate::invalid::Invalid;
@@ -102,27 +103,6 @@ impl Caveat {
             Self::Argument(constraint) => constraint.allows(call.arguments),
         }
     }
-}
-
-impl fmt::Display for Caveat {
-    /// As it is written on the command line: `before 2026-..Z`, `operation in [read]`,
-    /// `resource in orders/prod/**`, `amount <= 500`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Before(end) => write!(f, "before {end}"),
-            Self::Operation(set) => list(f, "operation", set),
-            Self::Resource(set) => list(f, "resource", set),
-            Self::Below(base) => write!(f, "resource in {base}/**"),
-            Self::Gateway(set) => list(f, "gateway", set),
-            Self::Task(set) => list(f, "task", set),
-            Self::Argument(constraint) => constraint.fmt(f),
-        }
-    }
-}
-
-fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, name: &str, set: &BTreeSet<T>) -> fmt::Result {
-    let members: Vec<String> = set.iter().map(T::to_string).collect();
-    write!(f, "{name} in [{}]", members.join(", "))
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ mod call;
 mod dpop;
 mod nonce;
 
+#[cfg(test)]
+mod rfc;
+
 use std::time::Duration;
 
 pub use act::ActDigest;
@@ -31,6 +34,9 @@ pub enum ProofFault {
     /// Not three base64url parts, or not JSON, or a member stands twice.
     #[error("the proof is not a compact JWS over JSON without repeated members")]
     Shape,
+    /// It is signed with another algorithm than the one of this format.
+    #[error("the proof must be signed with the algorithm EdDSA")]
+    Algorithm,
     /// The header is not exactly `typ`, `alg` and `jwk` with the values this format has.
     #[error("the header of the proof must hold typ dpop+jwt, alg EdDSA and an Ed25519 jwk alone")]
     Header,

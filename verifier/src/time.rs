@@ -1,6 +1,7 @@
 //! Points in time. Spans are [`Duration`]s.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::invalid::Invalid;
@@ -77,6 +78,51 @@ impl fmt::Display for Timestamp {
     }
 }
 
+impl FromStr for Timestamp {
+    type Err = Invalid;
+
+    /// From RFC 3339 in UTC, with or without milliseconds: `2026-01-31T12:00:00Z`.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refused = || Invalid::new("time", "must be like 2026-01-31T12:00:00Z, in UTC");
+        let whole = text.strip_suffix('Z').ok_or_else(refused)?;
+        let (whole, ms) = whole.split_once('.').unwrap_or((whole, "000"));
+        let digits = |text: &str, at: std::ops::Range<usize>| -> Option<u64> {
+            let part = text.get(at).filter(|part| part.bytes().all(|b| b.is_ascii_digit()))?;
+            part.parse().ok()
+        };
+        let read = || {
+            let part = |at| digits(whole, at);
+            let day = days_from_civil(part(0..4)?, part(5..7)?, part(8..10)?)?;
+            let seconds = [(part(11..13)?, 3600), (part(14..16)?, 60), (part(17..19)?, 1)];
+            let seconds = seconds
+                .iter()
+                .try_fold(0u64, |sum, (n, unit)| sum.checked_add(n.checked_mul(*unit)?))?;
+            let seconds = day.checked_mul(86_400)?.checked_add(seconds)?;
+            seconds.checked_mul(1000)?.checked_add(digits(ms, 0..3)?)
+        };
+        let time = Self::from_ms(read().ok_or_else(refused)?)?;
+        // One form for each time: whatever is not in it, a thirtieth of February or a
+        // twenty-fifth hour, prints as another.
+        let printed = time.to_string();
+        let same = printed.strip_suffix('Z').map(|whole| whole.split_once('.').unwrap_or_default());
+        if same == Some((whole, ms)) { Ok(time) } else { Err(refused()) }
+    }
+}
+
+/// Days since 1970-01-01 of a day of the proleptic Gregorian calendar: the inverse of
+/// [`civil_from_days`] for days that there are; `None` before 1970.
+#[expect(clippy::arithmetic_side_effects, reason = "a year has four digits, the rest is bounded")]
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some(era * 146_097 + day_of_era - 719_468)
+}
+
 /// Year, month and day of a count of days since 1970-01-01, in the proleptic Gregorian calendar:
 /// years are counted from March, so that the leap day is the last day of its year.
 #[expect(clippy::arithmetic_side_effects, reason = "the argument is at most LAST_MS in days")]
@@ -143,6 +189,44 @@ mod tests {
         assert_eq!(print(951_782_400), "2000-02-29T00:00:00.000Z");
         assert_eq!(print(1_709_251_199), "2024-02-29T23:59:59.000Z");
         assert_eq!(print(4_107_542_399), "2100-02-28T23:59:59.000Z");
+    }
+
+    #[test]
+    fn reads_what_it_prints_and_nothing_that_is_no_time() {
+        for day in (0..2_932_897).step_by(11) {
+            let time = Timestamp::from_ms(day * 86_400_000 + 86_399_999 * (day % 2)).unwrap();
+            assert_eq!(time.to_string().parse(), Ok(time));
+        }
+        let short = "2024-02-29T23:59:59Z".parse();
+        assert_eq!(short, Timestamp::from_secs(1_709_251_199));
+        for bad in [
+            "",
+            "Z",
+            "now",
+            "2024-02-29",
+            "2024-02-29T23:59:59",
+            "2024-02-29T23:59:59+00:00",
+            "2024-02-29 23:59:59Z",
+            "2024-02-29t23:59:59z",
+            "2023-02-29T00:00:00Z",
+            "2024-02-30T00:00:00Z",
+            "2024-04-31T00:00:00Z",
+            "2024-13-01T00:00:00Z",
+            "2024-00-01T00:00:00Z",
+            "2024-01-00T00:00:00Z",
+            "2024-01-01T24:00:00Z",
+            "2024-01-01T23:60:00Z",
+            "2024-01-01T23:59:60Z",
+            "2024-01-01T23:59:59.Z",
+            "2024-01-01T23:59:59.1Z",
+            "2024-01-01T23:59:59.1234Z",
+            "2024-01-01T+3:59:59Z",
+            "1969-12-31T23:59:59Z",
+            "10000-01-01T00:00:00Z",
+            "02024-01-01T00:00:00Z",
+        ] {
+            assert!(bad.parse::<Timestamp>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

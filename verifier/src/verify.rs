@@ -12,6 +12,8 @@
 
 mod ask;
 mod attempt;
+mod holder;
+mod offline;
 mod verified;
 
 #[cfg(test)]
@@ -25,12 +27,12 @@ use moka::sync::Cache;
 
 pub use ask::{MustAsk, NotRedeemed, Redeem, Redemption};
 pub use attempt::{Attempt, Call, Config, Peer, Shown};
+pub use offline::{Check, Finding, Offline, Step, Trust, Use, offline};
 pub use verified::{Cancellation, Verified};
 
-use crate::caveat::Ambient;
 use crate::feed::{Enforcer, GatewayView};
 use crate::holder::Confirmation;
-use crate::proof::{ActDigest, DpopProof, DpopWanted, Nonce, Nonces, ProofFault};
+use crate::proof::{DpopProof, Nonce, Nonces, ProofFault};
 use crate::reject::Reject;
 use crate::replay::ReplayGuard;
 use crate::time::{Clock, Timestamp};
@@ -38,8 +40,6 @@ use crate::wire::{Bytes, Decoded};
 
 use verified::{Held, Signed};
 
-/// How far a token's time of issue may lie ahead of the gateway's clock.
-const ISSUED_AHEAD: Duration = Duration::from_secs(2);
 /// How long a token is remembered: as long as the longest-lived one is good.
 const CACHED_FOR: Duration = Duration::from_secs(15 * 60);
 /// The heaviest token that is remembered: holders add caveats as they like, and a token of 4 KiB
@@ -123,7 +123,9 @@ impl Verifier {
         };
         // The last look at the state: from here on the handle in `held` answers for it.
         held.look_after(&view)?;
-        self.check_scope(&held, now)?;
+        let content = held.token.content();
+        holder::check_scope(&content.claims, attempt.call)?;
+        holder::check_caveats(content, &self.config.audience, attempt.call, now)?;
         let verified = Verified::new(held);
         let claims = verified.claims();
         if claims.counted || claims.online {
@@ -151,41 +153,16 @@ impl Verifier {
         uptime: Duration,
     ) -> Result<(), Reject> {
         let content = token.content();
-        if content.claims.audience != self.config.audience {
-            return Err(Reject::OtherAudience);
-        }
-        match (content.holder(), &attempt.shown) {
-            (_, Shown::Nothing) => Err(Reject::NoProof),
-            (Confirmation::Key(key), Shown::Peer(peer)) if peer.key == Some(key) => Ok(()),
-            (Confirmation::Identity, Shown::Peer(peer)) if peer.id == content.claims.subject => {
-                Ok(())
-            }
-            (Confirmation::Key(_) | Confirmation::Identity, Shown::Peer(_)) => {
-                Err(Reject::OtherPeer)
-            }
-            (Confirmation::Identity, Shown::Dpop { .. }) => Err(Reject::OtherPeer),
-            (Confirmation::Key(key), Shown::Dpop { proof, method, path }) => {
-                let proof = DpopProof::read(proof)?;
-                let (claims, call) = (&content.claims, attempt.call);
-                let base = self.config.base_url.as_ref().ok_or(ProofFault::Url)?;
-                proof.check(&DpopWanted {
-                    holder: token.holder_key().ok_or(ProofFault::Key)?,
-                    method,
-                    base,
-                    path,
-                    token: attempt.token,
-                    act: &|| self.act(call),
-                    act_required: claims.counted || claims.online || self.config.behind_proxy,
-                    now,
-                })?;
-                self.check_nonce(&proof, now, uptime)?;
-                let first = match claims.holder {
-                    Confirmation::Key(first) => first,
-                    Confirmation::Identity => key,
-                };
-                Ok(self.guard.admit(&first, &key, proof.jti(), uptime)?)
-            }
-        }
+        holder::check_audience(&content.claims, &self.config.audience)?;
+        let ready = || token.holder_key().copied();
+        let shown = holder::check_holder(&self.config, content, ready, attempt, now)?;
+        let Some((key, proof)) = shown else { return Ok(()) };
+        self.check_nonce(&proof, now, uptime)?;
+        let first = match content.claims.holder {
+            Confirmation::Key(first) => first,
+            Confirmation::Identity => key,
+        };
+        Ok(self.guard.admit(&first, &key, proof.jti(), uptime)?)
     }
 
     fn check_nonce(
@@ -205,30 +182,6 @@ impl Verifier {
     fn nonce_since(&self, now: Timestamp, uptime: Duration) -> Option<Duration> {
         let shared = self.config.shared_audience.then_some(Duration::ZERO);
         self.guard.nonce_since(now, uptime).or(shared)
-    }
-
-    fn act(&self, call: &Call) -> ActDigest {
-        let Call { operation, resource, arguments } = call;
-        ActDigest::of(&self.config.audience, operation, resource, arguments)
-    }
-
-    /// Scope, then caveats in their order.
-    fn check_scope(&self, held: &Held, now: Timestamp) -> Result<(), Reject> {
-        let Call { operation, resource, arguments } = &*held.call;
-        let content = held.token.content();
-        content.claims.scope.allows(operation, resource, arguments)?;
-        let ambient = Ambient {
-            time: now,
-            gateway: &self.config.audience,
-            operation,
-            resource,
-            arguments,
-            task: &content.claims.task,
-        };
-        match content.caveats().position(|caveat| !caveat.allows(&ambient)) {
-            Some(place) => Err(Reject::Caveat(place)),
-            None => Ok(()),
-        }
     }
 }
 
@@ -266,9 +219,5 @@ fn signed(found: Found, view: &GatewayView, now: Timestamp) -> Result<Arc<Signed
 /// Revocation by what the signatures vouch for, then epoch and time.
 fn check_standing(token: &Signed, view: &GatewayView, now: Timestamp) -> Result<(), Reject> {
     token.check_revoked(view)?;
-    let claims = &token.content().claims;
-    if claims.issued_at > now.plus(ISSUED_AHEAD) {
-        return Err(Reject::NotYet);
-    }
-    token.check_ended(now)
+    holder::check_times(&token.content().claims, now)
 }

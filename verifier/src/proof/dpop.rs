@@ -119,9 +119,10 @@ impl<'a> DpopProof<'a> {
         }
         let (signed, signature) = text.rsplit_once('.').ok_or(ProofFault::Shape)?;
         let (header, claims) = signed.split_once('.').ok_or(ProofFault::Shape)?;
+        // Before the signature, whose length is that of an algorithm.
+        let key = read_header(&object(header)?)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| ProofFault::Shape)?;
         let signature = Signature::from_slice(&signature).map_err(|_| ProofFault::Shape)?;
-        let key = read_header(&object(header)?)?;
         let claims = DpopClaims::read(&object(claims)?).ok_or(ProofFault::Claims)?;
         Ok(Self { signed, signature, key, claims })
     }
@@ -187,6 +188,9 @@ fn read_header(header: &Map<String, Value>) -> Result<[u8; 32], ProofFault> {
     let is = |object: &Map<String, Value>, name: &str, value: &str| {
         object.get(name).and_then(Value::as_str) == Some(value)
     };
+    if header.get("alg").and_then(Value::as_str).is_some_and(|alg| alg != "EdDSA") {
+        return Err(ProofFault::Algorithm);
+    }
     let jwk = header.get("jwk").and_then(Value::as_object).ok_or(ProofFault::Header)?;
     let typed = is(header, "typ", "dpop+jwt") && is(header, "alg", "EdDSA") && header.len() == 3;
     let keyed = is(jwk, "kty", "OKP") && is(jwk, "crv", "Ed25519") && jwk.len() == 3;

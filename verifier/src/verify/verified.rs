@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use ed25519_dalek::VerifyingKey;
 
+use super::holder::check_ended;
 use super::{Call, fresh};
 use crate::caveat::Caveat;
 use crate::claims::{Claims, Record};
@@ -65,11 +66,6 @@ impl Signed {
         if content.record.epoch == view.epoch() { Ok(()) } else { Err(Reject::OtherEpoch) }
     }
 
-    /// The end of its life, without tolerance.
-    pub(super) fn check_ended(&self, now: Timestamp) -> Result<(), Reject> {
-        if now < self.content().claims.expires_at { Ok(()) } else { Err(Reject::Expired) }
-    }
-
     /// The end of its life or of a holder's caveat, whichever is first.
     fn ends_at(&self) -> Timestamp {
         let before = |caveat: &Caveat| match caveat {
@@ -106,7 +102,7 @@ impl Held {
     fn look(&self) -> Result<(), Reject> {
         let view = fresh(&self.enforcer, self.clock.uptime())?;
         self.stands(&view)?;
-        self.token.check_ended(self.clock.now())
+        check_ended(&self.token.content().claims, self.clock.now())
     }
 
     /// Whether `view` takes it back or locks it.

@@ -1,6 +1,7 @@
 //! The rules of the decision, said anew over a plain description of a case, in the order in which
 //! they are documented; and random cases, in which many things are broken at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -14,7 +15,7 @@ use crate::proof::{DpopCall, make_dpop};
 use crate::revocations::{Kind, Lock, Target};
 use crate::scope::{Constraint, Limit, Value};
 use crate::time::Clock as _;
-use crate::verify::{Call, Peer, Shown};
+use crate::verify::{Call, Check, Finding, Offline, Peer, Shown, Step, Trust, Use, offline};
 use crate::wire::{Decoded, attenuate, mint};
 
 /// How the holder is shown.
@@ -252,16 +253,47 @@ impl Case {
         }
         let heard = world.clock.uptime() - Duration::from_secs(self.silence);
         world.publish_until(heard + Duration::from_secs(5));
+        code(&world.show(&token, self.shown(&proof, &self.peer()), &call))
+    }
+
+    fn peer(&self) -> Peer {
         let key = Some(public(&holder(u8::from(self.proven == Proven::OtherPeer))));
-        let peer = Peer { id: AGENT.parse().unwrap(), key };
-        let shown = if self.proven == Proven::Nothing {
+        Peer { id: AGENT.parse().unwrap(), key }
+    }
+
+    fn shown<'a>(&self, proof: &'a str, peer: &'a Peer) -> Shown<'a> {
+        if self.proven == Proven::Nothing {
             Shown::Nothing
         } else if matches!(self.proven, Proven::PeerByKey | Proven::OtherPeer) {
-            Shown::Peer(&peer)
+            Shown::Peer(peer)
         } else {
-            Shown::Dpop { proof: &proof, method: "POST", path: PATH }
-        };
-        code(&world.show(&token, shown, &call))
+            Shown::Dpop { proof, method: "POST", path: PATH }
+        }
+    }
+
+    /// What is told of it without a gateway: the first reason, and that none is told out of order.
+    fn told_offline(&self) -> &'static str {
+        let world = self.world();
+        let (token, call) = (self.token(), Arc::new(self.call()));
+        let (proof, peer) = (self.proof(&token, &call), self.peer());
+        let base = BASE.parse().unwrap();
+        let steps = offline(&Offline {
+            token: &token,
+            trust: Trust::Statement(&world.statement),
+            audience: Some(&GATEWAY.parse().unwrap()),
+            used: Some(Use { call: &call, proof: Some((self.shown(&proof, &peer), &base)) }),
+            now: at(NOW),
+        });
+        assert!(steps.iter().map(|step| step.check).eq(Check::ALL));
+        let ended = steps.iter().position(|step| matches!(step.finding, Finding::Fails(_)));
+        let reached = |step: &&Step| step.finding != Finding::NotReached;
+        let last = ended.map_or(steps.len(), |at| at + 1);
+        assert_eq!(steps.iter().filter(reached).count(), last);
+        match ended.map(|at| &steps[at].finding) {
+            Some(Finding::Fails(reject)) => reject.code(),
+            _ if matches!(steps.last().unwrap().finding, Finding::Open(_)) => "ask",
+            _ => "ok",
+        }
     }
 }
 
@@ -274,6 +306,10 @@ proptest! {
     fn the_decision_is_the_reference_s(bytes in any::<[u8; 24]>()) {
         let case = Case::of(bytes);
         prop_assert_eq!(case.decided(), case.expected(), "{:?}", case);
+        // What only a gateway knows is not told; the rest is, in the same order.
+        let (revoked, revoked_workload, replayed, locked) = (false, false, false, false);
+        let case = Case { silence: 0, revoked, revoked_workload, replayed, locked, ..case };
+        prop_assert_eq!(case.told_offline(), case.expected(), "{:?}", case);
     }
 }
 

@@ -231,6 +231,12 @@ proptest! {
     }
 
     #[test]
+    fn a_caveat_is_read_as_it_is_printed(caveat in any_caveat(), text in ".{0,60}") {
+        prop_assert_eq!(caveat.to_string().parse(), Ok(caveat));
+        let _ = text.parse::<Caveat>();
+    }
+
+    #[test]
     fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..600), text in ".{0,200}") {
         prop_assert!(decode(&bytes).is_err());
         prop_assert!(Decoded::read(&text).is_err());
