@@ -34,6 +34,7 @@ pub mod trust;
 
 pub mod reject;
 pub mod uses;
+pub mod throttle;
 pub mod verify;
 
 pub mod feed;

@@ -7,7 +7,7 @@
 //! It never lets a request through because something failed: what cannot be read, mapped, decided
 //! or asked is refused. What runs is cut (`cut`): a handler is dropped, and a body that is being
 //! sent is reset, as soon as its token is revoked, locked or expired, or the gateway can no longer
-//! tell. A handler that must not stop half-way spawns that part.
+//! tell. Where what runs must not stop half-way, [`Guard::draining`] gives it a bounded time more.
 //!
 //! A gRPC service is guarded through `tonic::service::Routes`, turned `into_axum_router()`;
 //! refusals then carry the status of gRPC.
@@ -36,8 +36,10 @@
 //! ```
 
 mod body;
+mod lasting;
 mod received;
 mod refusal;
+mod witness;
 
 #[cfg(test)]
 #[cfg(feature = "issue")]
@@ -47,6 +49,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -58,12 +61,14 @@ use tower_service::Service;
 
 pub use body::Cut;
 pub use received::{BadCall, Received};
+pub use witness::{Seen, Witness};
 
 use crate::id::UseId;
 use crate::reject::Reject;
-use crate::verify::{
-    Attempt, Call, Cancellation, Outcome, Peer, Redeem, Shown, Verified, Verifier,
-};
+use crate::resource::{Resource, ResourcePattern};
+use crate::throttle::Throttle;
+use crate::verify::{Attempt, Call, Outcome, Peer, Redeem, Shown, Verified, Verifier};
+use lasting::Lasting;
 use refusal::Refusal;
 
 /// The header in which a client draws the id of one use of a counted right.
@@ -79,8 +84,12 @@ pub struct Guard {
     verifier: Arc<Verifier>,
     meaning: Arc<Meaning>,
     broker: Option<Arc<dyn Redeem>>,
+    witness: Option<Arc<dyn Witness>>,
+    drains: Vec<(ResourcePattern, Duration)>,
     observe: bool,
     max_body_bytes: usize,
+    /// Of refusals, shared by all that this guards.
+    throttle: Arc<Throttle>,
 }
 
 impl Guard {
@@ -90,14 +99,39 @@ impl Guard {
         verifier: Arc<Verifier>,
         meaning: impl Fn(&Received<'_>) -> Result<Call, BadCall> + Send + Sync + 'static,
     ) -> Self {
-        let meaning = Arc::new(meaning);
-        Self { verifier, meaning, broker: None, observe: false, max_body_bytes: MAX_BODY_BYTES }
+        Self {
+            verifier,
+            meaning: Arc::new(meaning),
+            broker: None,
+            witness: None,
+            drains: Vec::new(),
+            observe: false,
+            max_body_bytes: MAX_BODY_BYTES,
+            throttle: Arc::default(),
+        }
     }
 
     /// Asks `broker` about each use of a counted right. Without one they are refused.
     #[must_use]
     pub fn asking(self, broker: Arc<dyn Redeem>) -> Self {
         Self { broker: Some(broker), ..self }
+    }
+
+    /// Tells `witness` what becomes of each request, observed ones too.
+    #[must_use]
+    pub fn telling(self, witness: Arc<dyn Witness>) -> Self {
+        Self { witness: Some(witness), ..self }
+    }
+
+    /// Lets what runs on a resource that `pattern` matches go on for `bound` after its token was
+    /// revoked, locked or expired, or the gateway became stale; only then is it cut. New calls are
+    /// refused at once. Without this, and wherever several patterns match, the shortest counts.
+    ///
+    /// What drains is the gateway's own affair: `revoke --wait` does not wait for it.
+    #[must_use]
+    pub fn draining(mut self, pattern: ResourcePattern, bound: Duration) -> Self {
+        self.drains.push((pattern, bound));
+        self
     }
 
     /// Only observes: lets pass what it would have refused, with [`Observed`] in place of
@@ -113,6 +147,19 @@ impl Guard {
     #[must_use]
     pub fn max_body_bytes(self, max_body_bytes: usize) -> Self {
         Self { max_body_bytes, ..self }
+    }
+
+    fn drain(&self, resource: &Resource) -> Duration {
+        let of = self.drains.iter().filter(|(pattern, _)| pattern.matches(resource));
+        of.map(|(_, bound)| *bound).min().unwrap_or_default()
+    }
+
+    /// Tells the log and the witness.
+    fn refuses(&self, refusal: &Refusal) {
+        refusal.log(self.observe, &self.throttle, self.verifier.uptime());
+        if let Some(witness) = &self.witness {
+            witness.saw(&refusal.seen(self.observe));
+        }
     }
 
     /// Decides over one request, read in full.
@@ -243,12 +290,13 @@ impl Guard {
         let body = Limited::new(body, self.max_body_bytes).collect().await;
         let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
             let refusal = Refusal::bad_call(BadCall::Body);
+            self.refuses(&refusal);
             return Ok(refusal.response(&self.verifier, grpc, nonce));
         };
         let verified = match self.decide(&head, &body).await {
             Ok(verified) => Some(verified),
             Err(refusal) => {
-                refusal.log(self.observe);
+                self.refuses(&refusal);
                 if !self.observe {
                     return Ok(refusal.response(&self.verifier, grpc, nonce));
                 }
@@ -256,24 +304,29 @@ impl Guard {
                 None
             }
         };
-        let cuts = verified.as_ref().filter(|_| !self.observe);
-        let cancellation = cuts.map(Verified::cancellation);
+        if let (Some(verified), Some(witness)) = (&verified, &self.witness) {
+            witness.saw(&Seen::Passed(verified));
+        }
+        let mut lasting = verified.clone().filter(|_| !self.observe).map(|verified| {
+            let drain = self.drain(&verified.call().resource);
+            Lasting::new(verified, drain, self.witness.clone())
+        });
         if let Some(verified) = verified {
             head.extensions.insert(verified);
         }
         let request = Request::from_parts(head, B::from(body));
         let running = inner.call(request);
-        let answer = match &cancellation {
-            Some(cancellation) => match cut(running, cancellation).await {
+        let answer = match &mut lasting {
+            Some(lasting) => match cut(running, lasting).await {
                 Ok(answer) => answer,
                 Err(refusal) => {
-                    refusal.log(false);
+                    refusal.log(false, &self.throttle, self.verifier.uptime());
                     return Ok(refusal.response(&self.verifier, grpc, nonce));
                 }
             },
             None => running.await,
         };
-        let mut response = answer?.map(|body| Cut::running(body, cancellation));
+        let mut response = answer?.map(|body| Cut::running(body, lasting));
         refusal::add_nonce(response.headers_mut(), nonce);
         Ok(response)
     }
@@ -281,29 +334,19 @@ impl Guard {
 
 /// Runs a handler until its use must end; then drops it and says why. One that is ready at once is
 /// never registered, and takes no lock.
-async fn cut<F: Future>(
-    running: F,
-    cancellation: &Cancellation,
-) -> Result<F::Output, Box<Refusal>> {
+async fn cut<F: Future>(running: F, lasting: &mut Lasting) -> Result<F::Output, Box<Refusal>> {
     let mut running = pin!(running);
-    if let Poll::Ready(output) =
-        poll_fn(|context| Poll::Ready(running.as_mut().poll(context))).await
-    {
-        return Ok(output);
-    }
-    let mut end = pin!(cancellation.cancelled());
+    let mut paused = false;
     poll_fn(|context| {
-        let reason = match end.as_mut().poll(context) {
-            Poll::Ready(reason) => Some(reason),
-            Poll::Pending => cancellation.reason(),
-        };
-        match reason {
-            Some(reason) => {
-                let call = Arc::clone(cancellation.call());
-                Poll::Ready(Err(Refusal::reject(reason, call)))
-            }
-            None => running.as_mut().poll(context).map(Ok),
+        if let Some(reason) = paused.then(|| lasting.over(context)).flatten() {
+            return Poll::Ready(Err(reason));
         }
+        if let Poll::Ready(output) = running.as_mut().poll(context) {
+            return Poll::Ready(Ok(output));
+        }
+        paused = true;
+        lasting.pauses(context).map_or(Poll::Pending, |reason| Poll::Ready(Err(reason)))
     })
     .await
+    .map_err(|reason| Refusal::reject(reason, lasting.verified().shared_call()))
 }

@@ -1,6 +1,5 @@
 //! The body of an answer, which ends when what allowed it ends.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,11 +7,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::reject::Reject;
-use crate::verify::Cancellation;
+use super::lasting::Lasting;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
-type End = Pin<Box<dyn Future<Output = Reject> + Send>>;
 
 pin_project! {
     /// A service's body that is cut when its use must end, or the layer's own answer.
@@ -24,31 +21,17 @@ pin_project! {
         #[pin]
         body: Option<R>,
         answer: Bytes,
-        cancellation: Option<Cancellation>,
-        // Waits for the end of the use, from the first pause of the body on.
-        end: Option<End>,
+        lasting: Option<Lasting>,
     }
 }
 
 impl<R> Cut<R> {
     pub(super) const fn answer(answer: Bytes) -> Self {
-        Self { body: None, answer, cancellation: None, end: None }
+        Self { body: None, answer, lasting: None }
     }
 
-    pub(super) const fn running(body: R, cancellation: Option<Cancellation>) -> Self {
-        Self { body: Some(body), answer: Bytes::new(), cancellation, end: None }
-    }
-}
-
-/// Why the use is over, if it is: as the handle was told, or as it finds when it looks.
-fn over(
-    end: &mut Option<End>,
-    cancellation: Option<&Cancellation>,
-    context: &mut Context<'_>,
-) -> Option<Reject> {
-    match end.as_mut().map(|end| end.as_mut().poll(context)) {
-        Some(Poll::Ready(reason)) => Some(reason),
-        Some(Poll::Pending) | None => cancellation?.reason(),
+    pub(super) const fn running(body: R, lasting: Option<Lasting>) -> Self {
+        Self { body: Some(body), answer: Bytes::new(), lasting }
     }
 }
 
@@ -69,17 +52,14 @@ where
             let bytes = Some(std::mem::take(this.answer)).filter(|bytes| !bytes.is_empty());
             return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
         };
-        if let Some(reason) = over(this.end, this.cancellation.as_ref(), context) {
+        if let Some(reason) = this.lasting.as_mut().and_then(|lasting| lasting.over(context)) {
             this.body.set(None);
             return Poll::Ready(Some(Err(reason.into())));
         }
         if let Poll::Ready(frame) = body.poll_frame(context) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        if let (None, Some(handle)) = (&this.end, this.cancellation.clone()) {
-            *this.end = Some(Box::pin(async move { handle.cancelled().await }));
-        }
-        match over(this.end, this.cancellation.as_ref(), context) {
+        match this.lasting.as_mut().and_then(|lasting| lasting.pauses(context)) {
             Some(reason) => {
                 this.body.set(None);
                 Poll::Ready(Some(Err(reason.into())))

@@ -1,15 +1,17 @@
 //! How a refusal is told: to the caller, who learns its class and what to do, and to the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value as Json, json};
 
-use super::{BadCall, Cut, Observed};
+use super::{BadCall, Cut, Observed, Seen};
 use crate::proof::Nonce;
 use crate::reject::{Next, Reject};
 use crate::scope::Value;
+use crate::throttle::{self, Throttle};
 use crate::verify::{Call, Verifier};
 
 const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -47,9 +49,24 @@ impl Refusal {
         }
     }
 
-    /// Tells the log the reason: ids and fixed words, nothing that the caller wrote.
-    pub(super) fn log(&self, observe: bool) {
+    pub(super) fn seen(&self, observed: bool) -> Seen<'_> {
+        match self {
+            Self::BadCall(bad) => Seen::Unmapped { bad, observed },
+            Self::Reject(reject, call) => Seen::Refused { reject, call, observed },
+        }
+    }
+
+    /// Tells the log the reason: ids and fixed words, nothing that the caller wrote. Of a flood it
+    /// tells the number.
+    pub(super) fn log(&self, observe: bool, throttle: &Throttle, uptime: Duration) {
         let Told { code, .. } = self.told();
+        let throttle::Told { in_full, held_back } = throttle.hear(code, uptime);
+        for (code, count) in held_back {
+            tracing::warn!(code, count, observe, "refused so many more, not told one by one");
+        }
+        if !in_full {
+            return;
+        }
         match (self, observe) {
             (Self::Reject(reject, call), true) => tracing::warn!(
                 code, reason = ?reject, operation = %call.operation, resource = %call.resource,
