@@ -33,8 +33,8 @@ pub mod revocations;
 pub mod trust;
 
 pub mod reject;
-pub mod uses;
 pub mod throttle;
+pub mod uses;
 pub mod verify;
 
 pub mod feed;

@@ -76,6 +76,28 @@ pub enum Kind {
     Unknown,
 }
 
+impl Kind {
+    /// The one grant that this takes back, if it does nothing else.
+    #[must_use]
+    pub const fn grant(&self) -> Option<GrantId> {
+        match self {
+            Self::Revoked(Target::Grant(grant)) => Some(*grant),
+            Self::Revoked(
+                Target::Token(_)
+                | Target::Block(_)
+                | Target::Delegate(..)
+                | Target::Workload(_)
+                | Target::Task(_)
+                | Target::Prefix(_)
+                | Target::Key(_),
+            )
+            | Self::Locked(_)
+            | Self::Unlocked(_)
+            | Self::Unknown => None,
+        }
+    }
+}
+
 /// What a revocation caught a token by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Revoked {

@@ -35,6 +35,7 @@ use crate::holder::Confirmation;
 use crate::proof::{DpopProof, Nonce, Nonces, ProofFault};
 use crate::reject::Reject;
 use crate::replay::ReplayGuard;
+use crate::resource::Resource;
 use crate::time::{Clock, Timestamp};
 use crate::wire::{Bytes, Decoded};
 
@@ -95,6 +96,11 @@ impl Verifier {
         &self.config
     }
 
+    #[cfg(feature = "tower")]
+    pub(crate) fn uptime(&self) -> Duration {
+        self.clock.uptime()
+    }
+
     /// A nonce for the header `DPoP-Nonce`, while proofs must carry one.
     #[must_use]
     pub fn nonce(&self) -> Option<Nonce> {
@@ -107,7 +113,7 @@ impl Verifier {
         let found = self.find(attempt.token)?;
         let is_new = matches!(found, Found::New(..));
         let (now, uptime) = (self.clock.now(), self.clock.uptime());
-        let view = fresh(&self.enforcer, uptime)?;
+        let view = fresh(&self.enforcer, &attempt.call.resource, uptime)?;
         let token = signed(found, &view, now)?;
         check_standing(&token, &view, now)?;
         self.check_holder(&token, attempt, now, uptime)?;
@@ -185,9 +191,13 @@ impl Verifier {
     }
 }
 
-/// The view in force, unless it is too old to allow anything.
-fn fresh(enforcer: &Enforcer, uptime: Duration) -> Result<Arc<GatewayView>, Reject> {
-    enforcer.view().filter(|view| view.is_fresh(uptime)).ok_or(Reject::Stale)
+/// The view in force, unless it is too old to allow a use of `resource`.
+fn fresh(
+    enforcer: &Enforcer,
+    resource: &Resource,
+    uptime: Duration,
+) -> Result<Arc<GatewayView>, Reject> {
+    enforcer.view().filter(|view| view.is_fresh_for(resource, uptime)).ok_or(Reject::Stale)
 }
 
 /// Revocation by ids that nobody vouches for yet, then the signatures. Where they were checked

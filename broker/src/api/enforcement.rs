@@ -86,15 +86,15 @@ pub(super) fn watch(
 type Tell = mpsc::Sender<Result<v1::WatchEnforcementResponse, Status>>;
 
 async fn tell_until_it_holds(broker: &Broker, seq: Seq, tell: &Tell) {
-    let mut changes = broker.hub.instances.changes();
+    let mut waiting = broker.hub.instances.waiting(seq);
     let mut due = Instant::now();
     loop {
-        changes.mark_unchanged();
         let uptime = broker.hub.uptime();
-        let standings = broker.hub.instances.standings(uptime);
         let unseen = broker.hub.unseen_for(uptime);
-        let holds = unseen.is_zero() && standings.iter().all(|standing| standing.holds(seq));
-        if holds || due <= Instant::now() {
+        let over = waiting.is_over(uptime) && unseen.is_zero();
+        if over || due <= Instant::now() {
+            let standings = broker.hub.instances.standings(uptime);
+            let holds = over && standings.iter().all(|standing| standing.holds(seq));
             let response = v1::WatchEnforcementResponse {
                 instances: standings.into_iter().map(instance).collect(),
                 holds_everywhere: holds,
@@ -106,7 +106,7 @@ async fn tell_until_it_holds(broker: &Broker, seq: Seq, tell: &Tell) {
             due = Instant::now().checked_add(TELL_EVERY).unwrap_or(due);
         }
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            () = waiting.news() => {}
             () = sleep_until(due) => {}
             () = tell.closed() => return,
             () = broker.shutdown.begins() => return,

@@ -134,22 +134,34 @@ pub(crate) fn parse(
     gateway: SpiffeId,
     subscribe: v1::Subscribe,
 ) -> Result<(Terms, Asked), Invalid> {
-    let v1::Subscribe { instance, max_staleness_ms, best_effort, last, challenge, snapshot } =
-        subscribe;
+    let v1::Subscribe {
+        instance,
+        max_staleness_ms,
+        best_effort,
+        last,
+        challenge,
+        snapshot,
+        min_staleness_ms,
+    } = subscribe;
     let instance: InstanceId = instance.parse()?;
     if !(1_000..=60_000).contains(&max_staleness_ms) {
         return Err(Invalid::new("max_staleness_ms", "must be 1000 to 60000"));
     }
+    let min_staleness_ms = if min_staleness_ms == 0 { max_staleness_ms } else { min_staleness_ms };
+    if !(1_000..=max_staleness_ms).contains(&min_staleness_ms) {
+        return Err(Invalid::new("min_staleness_ms", "must be 1000 to `max_staleness_ms`, or 0"));
+    }
     if !stream::is_challenge(&challenge) {
         return Err(Invalid::new("challenge", "must be 16 bytes, or none"));
     }
-    let max_staleness = Duration::from_millis(max_staleness_ms);
+    let [min_staleness, max_staleness] =
+        [min_staleness_ms, max_staleness_ms].map(Duration::from_millis);
     let signed = |v1::SignedHead { head, signature }: v1::SignedHead| {
         let signature = signature.as_ref().try_into();
         let signature = signature.map_err(|_| Invalid::new("last", "must have 64 bytes signed"))?;
         Ok(SignedHead { head: head.to_vec(), signature })
     };
     let last = last.map(signed).transpose()?;
-    let terms = Terms { gateway, instance, max_staleness, best_effort };
+    let terms = Terms { gateway, instance, min_staleness, max_staleness, best_effort };
     Ok((terms, Asked { last, snapshot, challenge }))
 }

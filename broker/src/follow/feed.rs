@@ -89,7 +89,8 @@ pub struct Tip {
     pub signed: SignedHead,
     feed: Feed,
     time: Timestamp,
-    snapshot: OnceLock<Vec<FollowResponse>>,
+    /// Shared by all tips with the same end: it is signed once for all who ask for it.
+    snapshot: Arc<OnceLock<Vec<FollowResponse>>>,
 }
 
 /// A head that the journal confirmed.
@@ -304,7 +305,11 @@ impl Hub {
     }
 
     fn cast_beat(&self, state: &State, confirmed: &Confirmed) {
-        let tip = Tip::new(self.feed, &self.key, state, confirmed.time);
+        let before = self.tip();
+        let mut tip = Tip::new(self.feed, &self.key, state, confirmed.time);
+        if before.head == tip.head {
+            tip.snapshot = Arc::clone(&before.snapshot);
+        }
         let (seq, head) = (tip.head.seq, tip.signed.clone());
         self.tip.store(Arc::new(tip));
         let _ = self.casts.send(Arc::new(Cast::Beat { round: confirmed.round, seq, head }));
@@ -315,7 +320,7 @@ impl Tip {
     fn new(feed: FeedId, key: &NumberedKey, state: &State, time: Timestamp) -> Self {
         let signed = wire(head(feed, key, state.head, &state.feed, time).sign(&key.signing));
         let feed = state.feed.clone();
-        Self { head: state.head, signed, feed, time, snapshot: OnceLock::new() }
+        Self { head: state.head, signed, feed, time, snapshot: Arc::default() }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Who follows the feed, and what is known of how far each enforces it. Must never claim more than
 //! an instance acknowledged, nor that it refuses before it surely does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,13 +20,17 @@ const BEATS_IN_BOUND: u32 = 5;
 const MAX_INSTANCES: usize = 16_384;
 /// The most of them that one gateway may have: it must not shut out the others.
 const MAX_OF_GATEWAY: usize = 256;
+/// The most challenges of an instance that wait for their echo.
+const MAX_CHALLENGES: usize = 16;
 /// How long an instance that opted out is remembered after it left: as long as a token may live.
 const OPTED_OUT_FOR: Duration = crate::core::limits::MAX_TOKEN_LIFE;
 
 /// All instances that follow, or that may not refuse by themselves yet.
+#[derive(Default)]
 pub struct Instances {
-    all: Mutex<BTreeMap<(SpiffeId, InstanceId), Arc<Instance>>>,
-    changed: watch::Sender<()>,
+    all: Mutex<BTreeMap<SpiffeId, BTreeMap<InstanceId, Arc<Instance>>>>,
+    /// How many have begun to follow.
+    joins: AtomicU64,
 }
 
 /// One process of a gateway.
@@ -33,7 +38,8 @@ pub struct Instance {
     /// How it follows.
     pub terms: Terms,
     follows: Mutex<Follows>,
-    changed: watch::Sender<()>,
+    /// When it enforces more, or leaves.
+    news: watch::Sender<()>,
     gone: CancellationToken,
 }
 
@@ -44,7 +50,9 @@ pub struct Terms {
     pub gateway: SpiffeId,
     /// The process.
     pub instance: InstanceId,
-    /// After how much silence it refuses by itself.
+    /// After how much silence it refuses the first of its resources.
+    pub min_staleness: Duration,
+    /// After how much silence it refuses everything by itself.
     pub max_staleness: Duration,
     /// It does not.
     pub best_effort: bool,
@@ -59,9 +67,19 @@ struct Follows {
     /// When the last challenge came in that was echoed: it counts its freshness from an earlier
     /// moment than that.
     echoed: Duration,
-    /// The challenge to echo, when it came in, and the round of confirming that had begun by then.
-    challenge: Option<(Bytes, Duration, u64)>,
+    /// The challenges to echo, oldest first; of those that came in during one round, the last.
+    challenges: VecDeque<Challenge>,
     left: Option<Duration>,
+    /// Another stream of the same instance took its place.
+    replaced: bool,
+}
+
+/// A challenge that was not echoed yet.
+struct Challenge {
+    bytes: Bytes,
+    received: Duration,
+    /// The round of confirming that had begun by then.
+    round: u64,
 }
 
 /// What is known of an instance at a moment.
@@ -98,40 +116,49 @@ impl Standing {
 #[error("too many gateway instances follow")]
 pub struct TooMany;
 
-impl Default for Instances {
-    fn default() -> Self {
-        Self { all: Mutex::default(), changed: watch::Sender::new(()) }
-    }
-}
-
 impl Instances {
     /// An instance begins to follow at `uptime`. A stream that it had before is cut: an instance
     /// is one process. What it may still believe of that stream is remembered.
     pub fn join(&self, terms: Terms, uptime: Duration) -> Result<Arc<Instance>, TooMany> {
         let mut all = lock(&self.all);
-        all.retain(|_, instance| instance.matters(uptime));
-        let key = (terms.gateway.clone(), terms.instance.clone());
-        let before = all.remove(&key);
-        let of_gateway = all.keys().filter(|(gateway, _)| *gateway == key.0).count();
-        if all.len() >= MAX_INSTANCES || of_gateway >= MAX_OF_GATEWAY {
-            return Err(TooMany);
+        let known = all.get(&terms.gateway).is_some_and(|of| of.contains_key(&terms.instance));
+        let full = |all: &BTreeMap<_, BTreeMap<_, _>>| {
+            let of_gateway = all.get(&terms.gateway).map_or(0, BTreeMap::len);
+            let count: usize = all.values().map(BTreeMap::len).sum();
+            !known && (of_gateway >= MAX_OF_GATEWAY || count >= MAX_INSTANCES)
+        };
+        if full(&all) {
+            prune(&mut all, uptime);
+            if full(&all) {
+                return Err(TooMany);
+            }
         }
-        let echoed = before.map_or(uptime, |before| {
+        let of_gateway = all.entry(terms.gateway.clone()).or_default();
+        let echoed = of_gateway.remove(&terms.instance).map_or(uptime, |before| {
             before.gone.cancel();
-            lock(&before.follows).echoed
+            let mut follows = lock(&before.follows);
+            follows.replaced = true;
+            before.news.send_replace(());
+            follows.echoed
         });
-        let (sent, enforced) = (Seq(0), Seq(0));
-        let follows =
-            Follows { sent, enforced, heard: uptime, echoed, challenge: None, left: None };
+        let follows = Follows {
+            sent: Seq(0),
+            enforced: Seq(0),
+            heard: uptime,
+            echoed,
+            challenges: VecDeque::new(),
+            left: None,
+            replaced: false,
+        };
         let instance = Arc::new(Instance {
             terms,
             follows: Mutex::new(follows),
-            changed: self.changed.clone(),
+            news: watch::Sender::new(()),
             gone: CancellationToken::new(),
         });
-        all.insert(key, Arc::clone(&instance));
+        of_gateway.insert(instance.terms.instance.clone(), Arc::clone(&instance));
         drop(all);
-        self.changed.send_replace(());
+        self.joins.fetch_add(1, Ordering::SeqCst);
         Ok(instance)
     }
 
@@ -139,30 +166,81 @@ impl Instances {
     #[must_use]
     pub fn interval(&self) -> Duration {
         let all = lock(&self.all);
-        let intervals = all.values().filter(|instance| !instance.gone.is_cancelled());
-        intervals.map(|instance| instance.interval()).min().unwrap_or(LONGEST_INTERVAL)
+        let all = all.values().flat_map(BTreeMap::values);
+        let following = all.filter(|instance| !instance.gone.is_cancelled());
+        following.map(|instance| instance.interval()).min().unwrap_or(LONGEST_INTERVAL)
     }
 
     /// What is known of each at `uptime`, in the order of gateways and instances.
     #[must_use]
     pub fn standings(&self, uptime: Duration) -> Vec<Standing> {
         let mut all = lock(&self.all);
-        all.retain(|_, instance| instance.matters(uptime));
-        all.values().map(|instance| instance.standing(uptime)).collect()
+        prune(&mut all, uptime);
+        let all = all.values().flat_map(BTreeMap::values);
+        all.map(|instance| instance.standing(uptime)).collect()
     }
 
-    /// When something is heard, or somebody comes or goes.
+    /// Waits for what stands at `seq` to hold at all of them.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    pub const fn waiting(&self, seq: Seq) -> Waiting<'_> {
+        Waiting { instances: self, seq, joins: None, behind: Vec::new() }
+    }
+}
+
+/// Forgets those that follow no more and allow nothing any more.
+fn prune(all: &mut BTreeMap<SpiffeId, BTreeMap<InstanceId, Arc<Instance>>>, uptime: Duration) {
+    all.retain(|_, of_gateway| {
+        of_gateway.retain(|_, instance| instance.matters(uptime));
+        !of_gateway.is_empty()
+    });
+}
+
+/// Waits for what stands at one place to hold everywhere. Each instance is looked at once, however
+/// many acknowledgements come in: at any time this waits for one of them alone.
+pub struct Waiting<'a> {
+    instances: &'a Instances,
+    seq: Seq,
+    /// How many had joined when `behind` was filled.
+    joins: Option<u64>,
+    /// Those of which it is not known yet; the last is waited for.
+    behind: Vec<Arc<Instance>>,
+}
+
+impl Waiting<'_> {
+    /// Whether it surely holds at all of them by `uptime`.
+    pub fn is_over(&mut self, uptime: Duration) -> bool {
+        loop {
+            while let Some(last) = self.behind.last() {
+                if !last.is_replaced() && !last.standing(uptime).holds(self.seq) {
+                    return false;
+                }
+                self.behind.pop();
+            }
+            let joins = self.instances.joins.load(Ordering::SeqCst);
+            if self.joins.replace(joins) == Some(joins) {
+                return true;
+            }
+            let all = lock(&self.instances.all);
+            self.behind = all.values().flat_map(BTreeMap::values).cloned().collect();
+        }
+    }
+
+    /// Waits until the one that is waited for enforces more, or leaves; for ever if there is none.
+    pub async fn news(&self) {
+        let Some(last) = self.behind.last() else { return std::future::pending().await };
+        let mut news = last.news.subscribe();
+        if !last.is_replaced() && lock(&last.follows).enforced < self.seq {
+            // The instance is held here, and with it the way to tell.
+            let _ = news.changed().await;
+        }
     }
 }
 
 impl Instance {
-    /// The pause between its heartbeats: a fifth of its bound, at most a second.
+    /// The pause between its heartbeats: a fifth of its tightest bound, at most a second.
     #[must_use]
     pub fn interval(&self) -> Duration {
-        let fifth = self.terms.max_staleness.checked_div(BEATS_IN_BOUND);
+        let fifth = self.terms.min_staleness.checked_div(BEATS_IN_BOUND);
         fifth.unwrap_or_default().min(LONGEST_INTERVAL)
     }
 
@@ -183,33 +261,42 @@ impl Instance {
         follows.enforced = follows.enforced.max(seq);
         drop(follows);
         if news {
-            self.changed.send_replace(());
+            self.news.send_replace(());
         }
         true
     }
 
     /// Its challenge came in at `uptime`, when the rounds of confirming up to `round` had begun.
-    pub fn challenged(&self, challenge: Bytes, uptime: Duration, round: u64) {
+    pub fn challenged(&self, bytes: Bytes, received: Duration, round: u64) {
         let mut follows = lock(&self.follows);
-        follows.heard = follows.heard.max(uptime);
-        follows.challenge = Some((challenge, uptime, round));
+        follows.heard = follows.heard.max(received);
+        // Whatever heartbeat could echo the one before can echo this one.
+        let again = follows.challenges.pop_back_if(|before| before.round >= round).is_some();
+        if !again && follows.challenges.len() >= MAX_CHALLENGES {
+            follows.challenges.pop_front();
+        }
+        follows.challenges.push_back(Challenge { bytes, received, round });
     }
 
-    /// The challenge that a heartbeat of `round` echoes: only one that came in before the round
+    /// The challenge that a heartbeat of `round` echoes: the latest that came in before the round
     /// began. Once it is given out, the instance may count from its sending.
     #[must_use]
     pub fn echo(&self, round: u64) -> Option<Bytes> {
         let mut follows = lock(&self.follows);
-        let (challenge, received, _) = follows.challenge.take_if(|(_, _, begun)| *begun < round)?;
+        let mut latest = None;
+        while let Some(next) = follows.challenges.pop_front_if(|next| next.round < round) {
+            latest = Some(next);
+        }
+        let Challenge { bytes, received, round: _ } = latest?;
         follows.echoed = follows.echoed.max(received);
-        Some(challenge)
+        Some(bytes)
     }
 
     /// It follows no more.
     pub fn leave(&self, uptime: Duration) {
         self.gone.cancel();
         lock(&self.follows).left.get_or_insert(uptime);
-        self.changed.send_replace(());
+        self.news.send_replace(());
     }
 
     /// Waits until it is to follow no more.
@@ -217,8 +304,13 @@ impl Instance {
         self.gone.cancelled().await;
     }
 
+    fn is_replaced(&self) -> bool {
+        lock(&self.follows).replaced
+    }
+
     fn standing(&self, uptime: Duration) -> Standing {
-        let Terms { gateway, instance, max_staleness, best_effort } = self.terms.clone();
+        let Terms { gateway, instance, min_staleness: _, max_staleness, best_effort } =
+            self.terms.clone();
         let follows = lock(&self.follows);
         let until = follows.echoed.saturating_add(max_staleness);
         Standing {

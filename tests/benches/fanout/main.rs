@@ -18,7 +18,7 @@ use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::revocation_target::Target;
 use dayfly_proto::v1::{RevocationTarget, RevokeRequest, WatchEnforcementRequest};
 use dayfly_verifier::feed::client::{self, Config};
-use dayfly_verifier::feed::{Enforcer, Profile, Source};
+use dayfly_verifier::feed::{Enforcer, GatewayView, Profile, Rests, Source};
 use dayfly_verifier::time::{Clock as _, SystemClock};
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
@@ -104,7 +104,10 @@ async fn revoke(
     let far = SystemClock.now().plus(Duration::from_secs(3600));
     let uses: Vec<_> = gateways
         .iter()
-        .map(|gateway| gateway.register(far, move |view| view.revocations().len() <= round))
+        .map(|gateway| {
+            let stands = move |view: &GatewayView| view.revocations().len() <= round;
+            gateway.register(Rests::until(far), stands)
+        })
         .collect();
     let target = Some(Target::Task(format!("task-{round}")));
     let target = Some(RevocationTarget { target });

@@ -1,7 +1,9 @@
 //! Follows a feed over gRPC: connects, reconnects, asks other brokers, and puts into force what
 //! the [`Follower`] believes. It judges nothing by itself.
 
+use std::future::{Future, pending};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +20,8 @@ use tonic::{Code, Status};
 use super::enforcer::Enforcer;
 use super::follower::{Challenge, Follower, Message};
 use super::head::SignedHead;
-use super::mark::{Mark, MarkError, Store};
+use super::keeper::Keeper;
+use super::mark::{MarkError, Store};
 use super::profile::Profile;
 use super::refused::{Refused, Remedy};
 use crate::id::InstanceId;
@@ -54,12 +57,19 @@ pub struct Config {
 pub struct Client {
     config: Config,
     store: Option<Store>,
+    /// Writes to the store, while this runs.
+    keeper: Option<Keeper>,
     follower: Follower,
     enforcer: Arc<Enforcer>,
     clock: Arc<dyn Clock>,
     /// Whether this session made anything fresh.
     refreshed: bool,
+    /// Whether the trust statement must be asked for before anything is heard.
+    trust_first: bool,
 }
+
+/// A trust statement that is asked for, when it arrives.
+type Asked = Pin<Box<dyn Future<Output = Result<Signed, Left>> + Send>>;
 
 /// Why a session with a broker ended.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +86,10 @@ enum Left {
     Refused(#[from] Refused),
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
+    #[error("the trust root names another epoch")]
+    OtherEpoch,
+    #[error("the high-water mark cannot be written: no other epoch is entered")]
+    NotKept,
     #[error("no random bytes")]
     NoRandomness,
 }
@@ -91,7 +105,16 @@ pub fn follow(config: Config, clock: Arc<dyn Clock>) -> Result<(Arc<Enforcer>, C
     let follower = Follower::new(config.profile.clone(), mark);
     let enforcer = Arc::new(Enforcer::default());
     let told = Arc::clone(&enforcer);
-    let client = Client { config, store, follower, enforcer: told, clock, refreshed: false };
+    let client = Client {
+        config,
+        store,
+        keeper: None,
+        follower,
+        enforcer: told,
+        clock,
+        refreshed: false,
+        trust_first: true,
+    };
     Ok((enforcer, client))
 }
 
@@ -113,6 +136,8 @@ impl Client {
     }
 
     async fn follow(mut self) {
+        let mark = self.follower.mark().clone();
+        self.keeper = self.store.take().map(|store| Keeper::start(store, mark));
         let brokers = self.config.brokers.clone();
         let mut pause = FIRST_PAUSE;
         for broker in brokers.iter().cycle() {
@@ -123,6 +148,8 @@ impl Client {
                 if *self.follower.mark() != before {
                     pause = FIRST_PAUSE;
                 }
+                self.trust_first |= matches!(&left, Left::Refused(refused)
+                    if refused.remedy() == Remedy::FetchTrust);
                 // A broker that made nothing fresh is of no use, whatever the reason.
                 let elsewhere = self.report(&left) || !self.refreshed;
                 sleep(pause).await;
@@ -153,6 +180,14 @@ impl Client {
                 tracing::warn!(%refused, "starting over with the feed");
                 false
             }
+            Left::OtherEpoch => {
+                tracing::warn!("the trust root names another epoch: starting over with the feed");
+                false
+            }
+            Left::NotKept => {
+                tracing::error!(reason = %left, "nothing is allowed");
+                false
+            }
             Left::Unreachable(_)
             | Left::Silent
             | Left::Over
@@ -168,25 +203,22 @@ impl Client {
     async fn session(&mut self, broker: Channel) -> Result<(), Left> {
         let mut broker =
             GatewayServiceClient::new(broker).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        self.fetch_trust(&mut broker).await?;
-        let wants = self.follower.subscribe();
-        let challenge = self.challenge()?;
+        let mut asking = Some(ask_trust(broker.clone()));
+        if self.trust_first
+            && let Some(asked) = asking.take()
+        {
+            let signed = asked.await?;
+            self.trust(&signed)?;
+        }
+        self.enter_epoch().await?;
         let (acks, queued) = mpsc::channel(16);
-        let subscribe = Up::Subscribe(Subscribe {
-            instance: self.config.instance.to_string(),
-            max_staleness_ms: millis(self.config.profile.max_staleness()),
-            best_effort: self.config.profile.is_best_effort(),
-            last: wants.last.map(head_to_wire),
-            challenge,
-            snapshot: wants.snapshot,
-        });
-        send(&acks, subscribe).await?;
+        send(&acks, Up::Subscribe(self.subscribe()?)).await?;
         let following = broker.follow(ReceiverStream::new(queued));
         let mut stream = timeout(ANSWER, following).await.map_err(|_| Left::Silent)??.into_inner();
         let mut trust_due = interval(TRUST_EVERY);
         trust_due.tick().await;
         // Three of the five heartbeats that a bound has; the rest is for another broker.
-        let silence = self.config.profile.max_staleness().mul_f32(0.6);
+        let silence = self.config.profile.min_staleness().mul_f32(0.6);
         let mut due = after(silence);
         loop {
             tokio::select! {
@@ -202,9 +234,33 @@ impl Client {
                         due = after(silence);
                     }
                 }
-                _ = trust_due.tick() => self.fetch_trust(&mut broker).await?,
+                answer = answered(&mut asking) => {
+                    asking = None;
+                    match answer {
+                        Ok(signed) => self.trust(&signed)?,
+                        // The feed says by itself whether the broker is there.
+                        Err(left) => tracing::info!(reason = %left, "the keys were not told"),
+                    }
+                }
+                _ = trust_due.tick() => {
+                    asking.get_or_insert_with(|| ask_trust(broker.clone()));
+                }
             }
         }
+    }
+
+    fn subscribe(&mut self) -> Result<Subscribe, Left> {
+        let wants = self.follower.subscribe();
+        let profile = &self.config.profile;
+        Ok(Subscribe {
+            instance: self.config.instance.to_string(),
+            max_staleness_ms: millis(profile.max_staleness()),
+            min_staleness_ms: millis(profile.min_staleness()),
+            best_effort: profile.is_best_effort(),
+            last: wants.last.map(head_to_wire),
+            snapshot: wants.snapshot,
+            challenge: self.challenge()?,
+        })
     }
 
     async fn take(
@@ -214,10 +270,8 @@ impl Client {
     ) -> Result<(), Left> {
         let message = message_from_wire(message).ok_or(Left::Unreadable)?;
         let (now, uptime) = (self.clock.now(), self.clock.uptime());
-        let before = self.follower.mark().clone();
         let adopted = self.follower.receive(&message, now, uptime);
         self.publish();
-        self.keep_mark(before).await;
         if !adopted? {
             return Ok(());
         }
@@ -228,38 +282,35 @@ impl Client {
         send(acks, Up::Ack(Ack { seq: self.follower.enforced().0, challenge })).await
     }
 
-    /// Puts into force what is believed now. When it returns, handles have fired.
+    /// Puts into force what is believed now, and has the mark written. When it returns, handles
+    /// have fired.
     fn publish(&self) {
         if let Some(view) = self.follower.view() {
             self.enforcer.publish(view, self.clock.now(), self.clock.uptime());
         }
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(self.follower.mark());
+        }
     }
 
-    async fn fetch_trust(
-        &mut self,
-        broker: &mut GatewayServiceClient<Channel>,
-    ) -> Result<(), Left> {
-        let asked = timeout(ANSWER, broker.get_trust(GetTrustRequest {})).await;
-        let answer = asked.map_err(|_| Left::Silent)??.into_inner();
-        let signature = answer.signature.as_ref().try_into().map_err(|_| Left::Unreadable)?;
-        let signed = Signed { statement: answer.statement.to_vec(), signature };
-        let before = self.follower.mark().clone();
-        if self.follower.trust(&signed)? {
+    fn trust(&mut self, signed: &Signed) -> Result<(), Left> {
+        let held = self.follower.holds();
+        let news = self.follower.trust(signed)?;
+        self.trust_first = false;
+        if news {
             self.publish();
-            self.keep_mark(before).await;
         }
-        Ok(())
+        // It holds nothing of the epoch that it is to follow now.
+        if held && !self.follower.holds() { Err(Left::OtherEpoch) } else { Ok(()) }
     }
 
-    /// What is in force is in force, whether the disk takes the mark or not; but a gateway that
-    /// forgets is worth waking for.
-    async fn keep_mark(&self, before: Mark) {
-        let mark = self.follower.mark().clone();
-        let Some(store) = self.store.clone().filter(|_| mark != before) else { return };
-        let saved = tokio::task::spawn_blocking(move || store.save(&mark)).await;
-        if !matches!(saved, Ok(Ok(()))) {
-            tracing::error!("the high-water mark of the feed could not be written");
-        }
+    /// Another epoch than that of the mark is entered only once the disk knows of it.
+    async fn enter_epoch(&mut self) -> Result<(), Left> {
+        let (Some(keeper), true) = (&mut self.keeper, self.follower.enters_epoch()) else {
+            return Ok(());
+        };
+        let kept = keeper.has_trust(self.follower.mark().trust);
+        timeout(ANSWER, kept).await.map_err(|_| Left::NotKept)
     }
 
     fn challenge(&mut self) -> Result<bytes::Bytes, Left> {
@@ -267,6 +318,24 @@ impl Client {
         getrandom::fill(&mut challenge).map_err(|_| Left::NoRandomness)?;
         self.follower.challenge(challenge, self.clock.uptime());
         Ok(bytes::Bytes::copy_from_slice(&challenge))
+    }
+}
+
+/// Asks for the trust statement, in a future of its own.
+fn ask_trust(mut broker: GatewayServiceClient<Channel>) -> Asked {
+    Box::pin(async move {
+        let asked = timeout(ANSWER, broker.get_trust(GetTrustRequest {})).await;
+        let answer = asked.map_err(|_| Left::Silent)??.into_inner();
+        let signature = answer.signature.as_ref().try_into().map_err(|_| Left::Unreadable)?;
+        Ok(Signed { statement: answer.statement.to_vec(), signature })
+    })
+}
+
+/// The answer, if something is asked.
+async fn answered(asking: &mut Option<Asked>) -> Result<Signed, Left> {
+    match asking {
+        Some(asked) => asked.await,
+        None => pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use super::head::{Head, SignedHead};
 use super::mark::{End, Mark};
 use super::profile::{Profile, Source};
 use super::refused::Refused;
-use super::view::GatewayView;
+use super::view::{GatewayView, News};
 use crate::id::Seq;
 use crate::revocations::{FeedEntry, Revocations};
 use crate::time::Timestamp;
@@ -56,6 +56,8 @@ pub struct Follower {
     revocations: Revocations,
     /// Counts the changes of what is trusted or revoked.
     generation: u64,
+    /// What the last of them did.
+    news: Option<News>,
     /// The head up to which `revocations` is complete; `None` until there is one.
     held: Option<SignedHead>,
     /// A delta did not do: the next subscription asks for everything.
@@ -79,6 +81,7 @@ impl Follower {
             mark: mark.unwrap_or_default(),
             revocations: Revocations::default(),
             generation: 0,
+            news: None,
             held: None,
             wants_snapshot: false,
             resumes: false,
@@ -108,7 +111,7 @@ impl Follower {
         }
         self.mark.trust = next.version;
         self.trust = Some(Arc::new(Trusted::new(next)));
-        self.changed();
+        self.changed(None);
         Ok(true)
     }
 
@@ -182,8 +185,10 @@ impl Follower {
             trust: Arc::clone(self.trust.as_ref()?),
             revocations: self.revocations.clone(),
             generation: self.generation,
+            news: self.news.clone(),
             seq: self.enforced(),
             fresh_until: self.fresh_until(),
+            bounds: self.profile.bounds.clone(),
             best_effort: self.profile.best_effort && self.held.is_some(),
         })
     }
@@ -205,6 +210,14 @@ impl Follower {
     #[must_use]
     pub fn fresh_until(&self) -> Option<Duration> {
         self.held.as_ref().and(self.fresh_until)
+    }
+
+    /// Whether the trust statement names another epoch than the mark's: what was adopted so far
+    /// does not count there.
+    #[must_use]
+    pub fn enters_epoch(&self) -> bool {
+        let (end, trust) = (self.mark.end, self.trust.as_ref());
+        end.zip(trust).is_some_and(|(end, known)| end.epoch != known.statement().epoch)
     }
 
     /// What is to be remembered over a restart.
@@ -243,7 +256,7 @@ impl Follower {
         let same_epoch = self.mark.end.is_some_and(|end| end.epoch == head.epoch);
         revocations.keep(&self.revocations, same_epoch);
         self.revocations = revocations;
-        self.changed();
+        self.changed(None);
         self.adopt(&head, signed, now);
         Ok(Some(head))
     }
@@ -262,11 +275,10 @@ impl Follower {
             if hash != head.hash {
                 return Err(Refused::Gap);
             }
-            for entry in read(entries, end.seq, head.seq)? {
-                self.revocations.fold(&entry);
-            }
+            let entries = read(entries, end.seq, head.seq)?;
+            entries.iter().for_each(|entry| self.revocations.fold(entry));
             if !entries.is_empty() {
-                self.changed();
+                self.changed(entries.iter().map(|entry| entry.kind.grant()).collect());
             }
         }
         self.adopt(&head, signed, now);
@@ -333,14 +345,14 @@ impl Follower {
         let Some(place) = place.filter(|_| self.profile.source == Source::Direct) else { return };
         let sent_at = self.challenges.drain(..=place).next_back().map(|(_, sent_at)| sent_at);
         if head.time <= now.plus(AHEAD) {
-            let until = sent_at.map(|at| at.saturating_add(self.profile.max_staleness));
+            let until = sent_at.map(|at| at.saturating_add(self.profile.bounds.all));
             self.fresh_until = self.fresh_until.max(until);
         }
     }
 
     fn hear_time(&mut self, head: &Head, now: Timestamp, uptime: Duration) {
         if self.profile.source == Source::Relayed && head.time <= now.plus(AHEAD) {
-            let left = self.profile.max_staleness.checked_sub(now.since(head.time));
+            let left = self.profile.bounds.all.checked_sub(now.since(head.time));
             let until = left.map(|left| uptime.saturating_add(left));
             self.fresh_until = self.fresh_until.max(until);
         }
@@ -356,8 +368,9 @@ impl Follower {
         self.fresh_until = None;
     }
 
-    fn changed(&mut self) {
+    fn changed(&mut self, news: Option<News>) {
         self.generation = self.generation.wrapping_add(1);
+        self.news = news;
     }
 }
 

@@ -12,6 +12,8 @@ mod enforcer;
 mod entry;
 mod follower;
 mod head;
+#[cfg(feature = "feed")]
+mod keeper;
 mod mark;
 mod profile;
 #[cfg(feature = "feed")]
@@ -22,7 +24,7 @@ mod view;
 #[cfg(feature = "feed")]
 pub mod client;
 
-pub use enforcer::{Ended, Enforcer, Running};
+pub use enforcer::{Ended, Enforcer, Rests, Running};
 pub use entry::{Malformed, feed_start, fold_hash, snapshot_digest};
 pub use follower::{Challenge, Follower, Message, Wants};
 pub use head::{Head, SignedHead};

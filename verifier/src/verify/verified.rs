@@ -1,6 +1,7 @@
 //! A token that cleared an attempt, and the handle that says when it no longer does.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
 
@@ -8,7 +9,7 @@ use super::holder::check_ended;
 use super::{Call, fresh};
 use crate::caveat::Caveat;
 use crate::claims::{Claims, Record};
-use crate::feed::{Ended, Enforcer, GatewayView};
+use crate::feed::{Ended, Enforcer, GatewayView, Rests};
 use crate::holder::Confirmation;
 use crate::reject::Reject;
 use crate::revocations::Revoked;
@@ -94,13 +95,13 @@ pub(super) struct Held {
 impl Held {
     /// Looks at the present state, after `before` has been looked at for all but locks.
     pub(super) fn look_after(&self, before: &Arc<GatewayView>) -> Result<(), Reject> {
-        let view = fresh(&self.enforcer, self.clock.uptime())?;
+        let view = fresh(&self.enforcer, &self.call.resource, self.clock.uptime())?;
         if Arc::ptr_eq(before, &view) { self.check_locked(&view) } else { self.stands(&view) }
     }
 
     /// Looks at the present state: freshness, revocation, epoch, locks, end.
     fn look(&self) -> Result<(), Reject> {
-        let view = fresh(&self.enforcer, self.clock.uptime())?;
+        let view = fresh(&self.enforcer, &self.call.resource, self.clock.uptime())?;
         self.stands(&view)?;
         check_ended(&self.token.content().claims, self.clock.now())
     }
@@ -151,6 +152,11 @@ impl Verified {
         &self.held.call
     }
 
+    #[cfg(feature = "tower")]
+    pub(crate) fn shared_call(&self) -> Arc<Call> {
+        Arc::clone(&self.held.call)
+    }
+
     /// What the token says.
     #[must_use]
     pub fn claims(&self) -> &Claims {
@@ -166,7 +172,8 @@ impl Verified {
     /// The handle by which a use that runs on learns that it must end.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
-        Cancellation { held: Arc::clone(&self.held) }
+        let (drain, since) = (Duration::ZERO, Arc::default());
+        Cancellation { held: Arc::clone(&self.held), drain, since }
     }
 }
 
@@ -176,9 +183,21 @@ impl Verified {
 #[derive(Clone)]
 pub struct Cancellation {
     held: Arc<Held>,
+    /// How long it may go on after that.
+    drain: Duration,
+    /// Since when it should have ended, and why.
+    since: Arc<OnceLock<(Duration, Reject)>>,
 }
 
 impl Cancellation {
+    /// Lets the use go on for `drain` after what should end it has been noticed: for what must not
+    /// stop half-way. It is noticed while the use is waited for or asked about; once it has been,
+    /// nothing heals it.
+    #[must_use]
+    pub fn draining(self, drain: Duration) -> Self {
+        Self { drain, ..self }
+    }
+
     /// What runs, as it was judged.
     #[must_use]
     pub fn call(&self) -> &Arc<Call> {
@@ -188,10 +207,18 @@ impl Cancellation {
     /// Why the use must end, if it must.
     #[must_use]
     pub fn reason(&self) -> Option<Reject> {
-        self.held.look().err().or_else(|| {
-            let over = self.held.clock.now() >= self.held.token.ends_at();
-            over.then_some(Reject::Expired)
-        })
+        if self.drain.is_zero() {
+            return self.look();
+        }
+        let (since, reason) = match self.since.get() {
+            Some(since) => since,
+            None => {
+                let reason = self.look()?;
+                self.since.get_or_init(|| (self.held.clock.uptime(), reason))
+            }
+        };
+        let until = since.saturating_add(self.drain);
+        (self.held.clock.uptime() >= until).then(|| reason.clone())
     }
 
     /// Whether the use must end.
@@ -203,19 +230,39 @@ impl Cancellation {
     /// Waits until the use must end.
     ///
     /// The use is registered before the state is looked at, so that nothing can fall between.
-    /// Expiry and staleness are noticed when whoever follows the feed calls [`Enforcer::tick`].
+    /// Expiry and staleness are noticed, and draining ends, when whoever follows the feed calls
+    /// [`Enforcer::tick`].
     pub async fn cancelled(&self) -> Reject {
+        let Held { enforcer, clock, token, call } = &*self.held;
         let held = Arc::clone(&self.held);
         let stands = move |view: &GatewayView| held.stands(view).is_ok();
-        let running = self.held.enforcer.register(self.held.token.ends_at(), stands);
-        if let Some(reason) = self.reason() {
+        let grant = Some(token.content().claims.grant);
+        let resource = Some(call.resource.clone());
+        let rests = Rests { until: token.ends_at(), grant, resource };
+        let running = enforcer.register(rests, stands);
+        let reason = match self.look() {
+            Some(reason) => reason,
+            None => {
+                let ended = running.wait().await;
+                self.look().unwrap_or(match ended {
+                    Ended::Revoked | Ended::Due => Reject::Revoked(Revoked::Token),
+                    Ended::Expired => Reject::Expired,
+                    Ended::Stale => Reject::Stale,
+                })
+            }
+        };
+        if self.drain.is_zero() {
             return reason;
         }
-        let ended = running.wait().await;
-        self.reason().unwrap_or(match ended {
-            Ended::Revoked => Reject::Revoked(Revoked::Token),
-            Ended::Expired => Reject::Expired,
-            Ended::Stale => Reject::Stale,
+        let (since, reason) = self.since.get_or_init(|| (clock.uptime(), reason));
+        enforcer.at(since.saturating_add(self.drain)).wait().await;
+        reason.clone()
+    }
+
+    fn look(&self) -> Option<Reject> {
+        self.held.look().err().or_else(|| {
+            let over = self.held.clock.now() >= self.held.token.ends_at();
+            over.then_some(Reject::Expired)
         })
     }
 }

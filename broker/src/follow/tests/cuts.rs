@@ -144,3 +144,48 @@ async fn who_leaves_counts_until_it_refuses_by_itself() {
     world.clock.forward(1_001);
     assert!(standings().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_does_not_tell_its_keys_again_is_followed_all_the_same() {
+    let mut world = World::new().await;
+    let relay = Relay::to(world.address, u64::MAX, false).await;
+    let gateway = world.gateway("one", relay.address);
+    until("it is fresh", || gateway.is_fresh()).await;
+    world.mute.store(true, Ordering::SeqCst);
+    relay.left.store(0, Ordering::SeqCst);
+    until("the relay cuts", || relay.cut.load(Ordering::SeqCst)).await;
+    world.clock.forward(1_001);
+    assert!(!gateway.is_fresh());
+    relay.heal();
+    world.revoke(1).await;
+    until("it is fresh again", || gateway.is_fresh() && gateway.knows() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_delays_neither_enforcement_nor_its_acknowledgement() {
+    let mut world = World::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    // Whoever opens it to write waits for a reader.
+    let pipe = dir.path().join("feed-mark.json.new");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    let gateway = world.gateway_of("one", &[world.address], Some(dir.path()));
+    until("it is fresh", || gateway.is_fresh()).await;
+    let seq = world.revoke(1).await;
+    let enforced = || world.hub.instances.standings(world.hub.uptime()).remove(0).enforced;
+    until("it says so", || enforced() >= seq).await;
+    assert_eq!(gateway.knows(), 1);
+    drop(gateway);
+    // Lets the writer go, or the test would never end.
+    std::fs::rename(&pipe, dir.path().join("pipe")).unwrap();
+    let released = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+    let pipe = dir.path().join("pipe");
+    let reader = rustix::fs::open(&pipe, released, rustix::fs::Mode::empty()).unwrap();
+    drop(reader);
+}

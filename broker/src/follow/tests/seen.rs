@@ -19,6 +19,7 @@ async fn subscribed(world: &World, last: SignedHead) -> Result<(), Status> {
     let terms = Terms {
         gateway: "spiffe://t.test/gateway/orders".parse().unwrap(),
         instance: "raw".parse().unwrap(),
+        min_staleness: Duration::from_secs(5),
         max_staleness: Duration::from_secs(5),
         best_effort: false,
     };

@@ -18,6 +18,7 @@ fn terms() -> Terms {
     Terms {
         gateway: "spiffe://t.test/gateway/orders".parse().unwrap(),
         instance: "one".parse().unwrap(),
+        min_staleness: Duration::from_secs(5),
         max_staleness: Duration::from_secs(5),
         best_effort: false,
     }

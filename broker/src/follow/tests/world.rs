@@ -65,6 +65,8 @@ pub(super) struct World {
     pub(super) address: SocketAddr,
     /// Whether it hears no challenge from now on, in new streams.
     pub(super) deaf: Arc<AtomicBool>,
+    /// Whether it tells the trust statement to nobody, and keeps them waiting.
+    pub(super) mute: Arc<AtomicBool>,
     head: Head,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -136,7 +138,8 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let deaf = Arc::new(AtomicBool::new(false));
-        let service = Plain { hub: hub.clone(), trust, deaf: deaf.clone() };
+        let mute = Arc::new(AtomicBool::new(false));
+        let service = Plain { hub: hub.clone(), trust, deaf: deaf.clone(), mute: mute.clone() };
         let running = hub.clone();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let serving = Server::builder().add_service(GatewayServiceServer::new(service));
@@ -145,7 +148,7 @@ impl World {
             tokio::spawn(async move { running.run().await }),
             tokio::spawn(async move { drop(serving.serve_with_incoming(incoming).await) }),
         ];
-        Self { journal, clock, hub, address, deaf, head, tasks }
+        Self { journal, clock, hub, address, deaf, mute, head, tasks }
     }
 
     /// Revokes something in the journal, as another broker would: the place of the entry.
@@ -240,6 +243,7 @@ struct Plain {
     hub: Arc<Hub>,
     trust: Signed,
     deaf: Arc<AtomicBool>,
+    mute: Arc<AtomicBool>,
 }
 
 #[tonic::async_trait]
@@ -268,6 +272,9 @@ impl GatewayService for Plain {
         &self,
         _: Request<v1::GetTrustRequest>,
     ) -> Result<Response<v1::GetTrustResponse>, Status> {
+        if self.mute.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let Signed { statement, signature } = self.trust.clone();
         let signature = signature.to_vec().into();
         Ok(Response::new(v1::GetTrustResponse { statement: statement.into(), signature }))
