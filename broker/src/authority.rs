@@ -145,6 +145,12 @@ impl Authority {
         self.locked.load().contains(id)
     }
 
+    /// How many IDs are locked.
+    #[must_use]
+    pub fn locked_ids(&self) -> u64 {
+        u64::try_from(self.locked.load().len()).unwrap_or(u64::MAX)
+    }
+
     /// Reads anew which IDs are locked: another process may have changed it.
     pub async fn refresh(&self) -> Result<(), AuthorityError> {
         self.locked.store(Arc::new(self.joins.locked().await?));

@@ -31,6 +31,7 @@ use crate::authority::{Authority, AuthorityError, broker_id};
 use crate::caller::{Door, Guard, Known};
 use crate::config::Config;
 use crate::follow::feed::Hub;
+use crate::follow::instances::Standing;
 use crate::found::{FEED_KEY, FoundError, TOKEN_KEY, read_statement};
 use crate::journal::{Joins, Journal, JournalError, Sqlite, Store};
 use crate::keys::NumberedKey;
@@ -311,14 +312,25 @@ fn joining(broker: &Arc<Broker>) -> IdentityServiceServer<identity::Identity> {
 }
 
 fn page(broker: &Arc<Broker>, readiness: &Readiness, metrics: Metrics) -> Page {
-    let (sequencer, clock) = (broker.sequencer.clone(), broker.clock.clone());
+    let broker = broker.clone();
     let gauges = Arc::new(move || {
-        let state = sequencer.state();
-        let tally = state.tally_all(clock.now());
+        let (state, now) = (broker.sequencer.state(), broker.clock.now());
+        let tally = state.tally_all(now);
+        let standings = broker.hub.instances.standings(broker.hub.uptime());
+        let count = |holds: fn(&&Standing) -> bool| {
+            u64::try_from(standings.iter().filter(holds).count()).unwrap_or(u64::MAX)
+        };
         Gauges {
             head_seq: state.head.seq.0,
             live_grants: tally.live.into(),
             pending_requests: tally.pending.into(),
+            heartbeat_age: now.since(broker.hub.confirmed_at()),
+            token_key_ends: broker.signer.present(now).map_or(0, |(_, end)| end.as_secs()),
+            feed_key_ends: broker.hub.key_ends().as_secs(),
+            instances: count(|instance| instance.connected),
+            stale_instances: count(|instance| instance.connected && instance.refuses_in.is_none()),
+            unbounded_instances: count(|instance| instance.best_effort),
+            locked_ids: broker.authority.locked_ids(),
         }
     });
     Page { readiness: readiness.clone(), metrics, gauges }

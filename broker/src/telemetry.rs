@@ -21,6 +21,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::body::Body;
 use tower_service::Service;
@@ -108,16 +109,65 @@ pub struct Gauges {
     pub live_grants: u64,
     /// Requests that wait now.
     pub pending_requests: u64,
+    /// How long ago the journal last confirmed its head: gateways are no fresher than that.
+    pub heartbeat_age: Duration,
+    /// When the key ends that signs tokens, in Unix seconds; zero if no key signs.
+    pub token_key_ends: u64,
+    /// When the key ends that signs heads of the feed, in Unix seconds.
+    pub feed_key_ends: u64,
+    /// Instances of gateways that follow the feed.
+    pub instances: u64,
+    /// Those of them that hear nothing fresh, and refuse by themselves.
+    pub stale_instances: u64,
+    /// Instances that opted out of refusing by themselves.
+    pub unbounded_instances: u64,
+    /// IDs of which one certificate was renewed twice.
+    pub locked_ids: u64,
+}
+
+impl Gauges {
+    fn register(self, ready: bool, now: &mut Registry) {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        now.register("build", "which version runs", Info::new(version));
+        let counts = [
+            ("ready", "whether calls are taken", ready.into()),
+            ("journal_head", "place of the last entry", self.head_seq),
+            ("live_grants", "grants that are live", self.live_grants),
+            ("pending_requests", "requests that wait", self.pending_requests),
+            ("gateway_instances", "gateway instances that follow the feed", self.instances),
+            (
+                "gateway_instances_stale",
+                "those that hear nothing fresh and refuse by themselves",
+                self.stale_instances,
+            ),
+            (
+                "gateway_instances_unbounded",
+                "instances that opted out of refusing by themselves",
+                self.unbounded_instances,
+            ),
+            ("locked_ids", "IDs of which one certificate was renewed twice", self.locked_ids),
+        ];
+        for (name, help, count) in counts {
+            now.register(name, help, ConstGauge::new(count));
+        }
+        let ends = [
+            ("token_key_ends_timestamp", "end of the key that signs tokens", self.token_key_ends),
+            ("feed_key_ends_timestamp", "end of the key that signs the feed", self.feed_key_ends),
+        ];
+        for (name, help, at) in ends {
+            now.register_with_unit(name, help, Unit::Seconds, ConstGauge::new(at));
+        }
+        let age = ConstGauge::new(self.heartbeat_age.as_secs_f64());
+        let help = "time since the journal last confirmed its head";
+        now.register_with_unit("heartbeat_age", help, Unit::Seconds, age);
+    }
 }
 
 impl Metrics {
-    fn text(&self, gauges: Gauges) -> String {
+    fn text(&self, ready: bool, gauges: Gauges) -> String {
         let mut text = String::new();
         let mut now = Registry::with_prefix("dayfly");
-        let Gauges { head_seq, live_grants, pending_requests } = gauges;
-        now.register("journal_head", "place of the last entry", ConstGauge::new(head_seq));
-        now.register("live_grants", "grants that are live", ConstGauge::new(live_grants));
-        now.register("pending_requests", "requests that wait", ConstGauge::new(pending_requests));
+        gauges.register(ready, &mut now);
         // Writing to a string does not fail.
         let _written = prometheus_client::encoding::text::encode_registry(&mut text, &now);
         let _written = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -218,7 +268,7 @@ pub fn pages(page: Page) -> axum::Router {
     };
     let metrics = |Shared(page): Shared<Page>| async move {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        ([("content-type", kind)], page.metrics.text((page.gauges)()))
+        ([("content-type", kind)], page.metrics.text(page.readiness.get(), (page.gauges)()))
     };
     axum::Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

@@ -159,6 +159,18 @@ impl Hub {
         self.tip.load_full()
     }
 
+    /// The moment that the last heartbeat speaks of.
+    #[must_use]
+    pub fn confirmed_at(&self) -> Timestamp {
+        self.tip.load().time
+    }
+
+    /// From when on nothing counts that this broker signs for the feed.
+    #[must_use]
+    pub const fn key_ends(&self) -> Timestamp {
+        self.key.not_after
+    }
+
     /// The number of rounds of confirming that have begun.
     #[must_use]
     pub fn rounds(&self) -> u64 {
