@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::authority::broker_id;
 use crate::core::limits::Limits;
+use crate::found::KEYS;
 
 /// Where the configuration is looked for, unless another file is named. Never in the directory
 /// that the command happens to run in.
@@ -23,6 +24,8 @@ pub struct Config {
     pub trust_domain: String,
     /// Where its keys and its journal are: `keys/`, `journal.db`, `trust.statement` and so on.
     pub dir: PathBuf,
+    /// Where its keys are, if they are kept apart from the journal.
+    pub keys: Option<PathBuf>,
     /// Where it listens.
     pub listen: Listen,
     /// Where others reach it, if that is not where it listens: `host:port`.
@@ -91,6 +94,7 @@ pub enum ConfigError {
 struct Written {
     trust_domain: String,
     dir: Option<PathBuf>,
+    keys: Option<PathBuf>,
     advertise: Option<String>,
     #[serde(default)]
     listen: WrittenListen,
@@ -141,6 +145,9 @@ impl Config {
                 *field = Some(value);
             }
         };
+        if let Some(keys) = env("DAYFLY_KEYS") {
+            written.keys = Some(keys.into());
+        }
         over(&mut written.listen.broker, "DAYFLY_LISTEN_BROKER");
         over(&mut written.listen.join, "DAYFLY_LISTEN_JOIN");
         over(&mut written.listen.http, "DAYFLY_LISTEN_HTTP");
@@ -156,7 +163,7 @@ impl Config {
     /// Where the keys are.
     #[must_use]
     pub fn keys(&self) -> PathBuf {
-        self.dir.join("keys")
+        self.keys.clone().unwrap_or_else(|| self.dir.join(KEYS))
     }
 
     /// Where the journal is.
@@ -169,9 +176,10 @@ impl Config {
 impl Written {
     /// Paths are relative to the directory `near`, where the file is.
     fn check(self, near: &Path) -> Result<Config, Invalid> {
-        let Self { trust_domain, dir, advertise, listen, limits, log } = self;
+        let Self { trust_domain, dir, keys, advertise, listen, limits, log } = self;
         broker_id(&trust_domain)?;
         let dir = dir.map_or_else(|| near.to_owned(), |dir| near.join(dir));
+        let keys = keys.map(|keys| near.join(keys));
         if let Some(advertise) = &advertise
             && !advertise.rsplit_once(':').is_some_and(|(host, port)| {
                 !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
@@ -183,6 +191,7 @@ impl Written {
         Ok(Config {
             trust_domain,
             dir,
+            keys,
             listen,
             advertise,
             limits: limits.check()?,
@@ -314,6 +323,10 @@ mod tests {
         let config = load(text, &[("DAYFLY_LISTEN_BROKER", "10.0.0.2:2")]).unwrap();
         assert_eq!(config.listen.broker.to_string(), "10.0.0.2:2");
         assert_eq!(config.listen.join.to_string(), "127.0.0.1:7444");
+        assert_eq!(config.keys(), config.dir.join("keys"));
+        let apart = load(text, &[("DAYFLY_KEYS", "/run/dayfly")]).unwrap();
+        assert_eq!(apart.keys(), Path::new("/run/dayfly"));
+        assert_eq!(apart.journal().file_name(), config.journal().file_name());
         assert_eq!(config.limits, Limits::default());
         assert!(load(text, &[("DAYFLY_LOG_FORMAT", "xml")]).is_err());
     }

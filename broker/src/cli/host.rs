@@ -229,7 +229,8 @@ async fn stay_until_told(context: &Context, session: &Session) -> Result<(), Ref
     }
 }
 
-fn load(path: &Path) -> Result<Config, Refused> {
+/// The configuration of the broker on this host, with the environment over it.
+pub(super) fn load(path: &Path) -> Result<Config, Refused> {
     let env = |name: &str| std::env::var(name).ok();
     Config::load(path, env).map_err(|error| {
         let missing = matches!(&error, ConfigError::File(file) if file.is_missing());

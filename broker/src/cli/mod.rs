@@ -14,6 +14,7 @@ pub mod host;
 pub mod operate;
 pub mod pending;
 pub mod policy;
+pub mod probe;
 pub mod request;
 pub mod revoke;
 pub mod token;
@@ -58,6 +59,7 @@ enum Verb {
     Demo(demo::Demo),
     Init(host::Init),
     Serve(host::Serve),
+    Probe(probe::Probe),
     Invite(host::Invite),
     Join(host::Join),
     Request(Box<request::Request>),
@@ -106,6 +108,7 @@ fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
         Verb::Demo(verb) => verb.run(context),
         Verb::Init(verb) => verb.run(context),
         Verb::Serve(verb) => verb.run(context),
+        Verb::Probe(verb) => verb.run(context),
         Verb::Invite(verb) => verb.run(context),
         Verb::Join(verb) => verb.run(context),
         Verb::Pending(verb) => verb.run(context),
