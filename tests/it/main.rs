@@ -11,6 +11,7 @@ mod agent_cli;
 mod approval;
 mod cli;
 mod demo;
+mod deploy;
 mod edges;
 mod host;
 mod identities;
