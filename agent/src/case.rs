@@ -9,7 +9,7 @@ use dayfly_verifier::scope::Scope;
 use dayfly_verifier::time::Timestamp;
 
 use crate::convert::{scope_from_wire, time};
-use crate::errors::{Ended, Error};
+use crate::errors::{Ended, Error, Reason};
 
 /// Where a request or grant stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +50,22 @@ impl Standing {
             v1::Standing::Revoked => Some(Self::Revoked),
             v1::Standing::Drifted => Some(Self::Drifted),
             v1::Standing::Lapsed => Some(Self::Lapsed),
+        }
+    }
+
+    /// Why what stands so is refused; `None` while it is pending or granted.
+    #[must_use]
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Pending | Self::Granted => None,
+            Self::RefusedByPolicy => Some(Reason::PolicyRefused),
+            Self::Denied => Some(Reason::Denied),
+            Self::Expired => Some(Reason::Expired),
+            Self::Cancelled => Some(Reason::Cancelled),
+            Self::Completed => Some(Reason::Completed),
+            Self::Revoked => Some(Reason::Revoked),
+            Self::Drifted => Some(Reason::Drifted),
+            Self::Lapsed => Some(Reason::Lapsed),
         }
     }
 

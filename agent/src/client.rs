@@ -3,6 +3,9 @@
 //!
 //! An unknown answer is an error here, and never a yes.
 
+mod patience;
+mod wait;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +20,15 @@ use dayfly_verifier::time::{Clock, Timestamp};
 use dayfly_verifier::wire::{Decoded, Token};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use crate::case::{Case, Standing};
+use self::patience::{Silence, timed_out};
+use crate::case::Case;
 use crate::convert::time;
 use crate::errors::Error;
-use crate::grant::{Grant, Held};
+use crate::grant::{Grant, NotDone};
+use crate::held::Held;
 use crate::session::Session;
 use crate::ticket::{Ask, Ticket, fill};
 
@@ -32,11 +36,6 @@ use crate::ticket::{Ask, Ticket, fill};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(5);
-/// The pauses between attempts: from this, doubled each time, up to that.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// How long after the request's own end a silent broker is still waited for.
-const GRACE: Duration = Duration::from_secs(60);
-
 /// How a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -46,7 +45,7 @@ pub enum Outcome {
     Failed,
 }
 
-/// A workload's way to its brokers.
+/// A workload's way to its brokers. Clones share the connection.
 #[derive(Clone)]
 pub struct Client {
     way: Way,
@@ -86,15 +85,21 @@ impl Client {
         self.clock.now()
     }
 
-    fn channel(&self) -> Channel {
-        match &self.way {
-            Way::Session(session) => session.channel(),
-            Way::Channel(channel, _) => channel.clone(),
-        }
+    /// The service by the present way, and the number of that way.
+    fn service(&self) -> (AccessServiceClient<Channel>, usize) {
+        let (number, channel) = match &self.way {
+            Way::Session(session) => session.way(),
+            Way::Channel(channel, _) => (0, channel.clone()),
+        };
+        (AccessServiceClient::new(channel), number)
     }
 
-    fn service(&self) -> AccessServiceClient<Channel> {
-        AccessServiceClient::new(self.channel())
+    /// Nobody answered on the way of this number: takes another one, where there is one.
+    fn elsewhere(&self, number: usize) {
+        match &self.way {
+            Way::Session(session) => session.elsewhere(number),
+            Way::Channel(..) => {}
+        }
     }
 
     fn caller(&self) -> SpiffeId {
@@ -132,81 +137,12 @@ impl Client {
     pub async fn file(&self, ticket: &Ticket) -> Result<Case, Error> {
         let filing = ticket.filing()?;
         let digest = Sha256::digest(filing.encode_to_vec()).into();
-        let answer = self.again(|| {
+        let answer = self.again(|mut service| {
             let proof = Some(self.proof(ticket, "RequestAccess", Some(&digest)));
             let filing = v1::RequestAccessRequest { proof, ..filing.clone() };
-            let mut service = self.service();
             async move { service.request_access(filing).await }
         });
         Case::read(answer.await?.request, Some(ticket.id()))
-    }
-
-    /// Waits until the request is decided, learning of every change by push; goes on over losses of
-    /// the connection. `seen` is told how the request stands, first and after each change.
-    ///
-    /// # Errors
-    /// [`Error::Ended`] if it was refused, denied, or is over; [`Error::StillPending`] after
-    /// `at_most`; [`Error::CouldNotAsk`] if nobody answers until a minute after the request must
-    /// have expired: it is not granted then, as far as anybody may assume.
-    pub async fn wait(
-        &self,
-        ticket: &Ticket,
-        at_most: Option<Duration>,
-        mut seen: impl FnMut(&Case),
-    ) -> Result<Case, Error> {
-        match at_most {
-            None => self.watch(ticket, &mut seen).await,
-            Some(at_most) => tokio::time::timeout(at_most, self.watch(ticket, &mut seen))
-                .await
-                .unwrap_or(Err(Error::StillPending)),
-        }
-    }
-
-    async fn watch(&self, ticket: &Ticket, seen: &mut impl FnMut(&Case)) -> Result<Case, Error> {
-        let mut last: Option<Case> = None;
-        let mut silence = Silence::default();
-        loop {
-            let failed = match self.follow(ticket, &mut last, &mut silence, seen).await {
-                Ok(Some(decided)) => return decided,
-                Ok(None) => Status::unavailable("it ended the watch before the decision").into(),
-                Err(failed) if failed.is_passing() => failed,
-                Err(failed) => return Err(failed),
-            };
-            let patience = match &last {
-                None => self.patience,
-                Some(case) if self.now() < case.pending_until.plus(GRACE) => Duration::MAX,
-                Some(_) => Duration::ZERO,
-            };
-            silence.pause(patience, failed).await?;
-        }
-    }
-
-    /// Follows one stream to the decision (`Some`) or to its end (`None`).
-    async fn follow(
-        &self,
-        ticket: &Ticket,
-        last: &mut Option<Case>,
-        silence: &mut Silence,
-        seen: &mut impl FnMut(&Case),
-    ) -> Result<Option<Result<Case, Error>>, Error> {
-        let proof = Some(self.proof(ticket, "WatchRequest", None));
-        let request = v1::WatchRequestRequest { request_id: ticket.id().to_string(), proof };
-        let mut service = self.service();
-        let opened = tokio::time::timeout(CALL, service.watch_request(request)).await;
-        let mut stream = opened.map_err(|_| timed_out())??.into_inner();
-        while let Some(answer) = stream.message().await? {
-            silence.since = None;
-            let case = Case::read(answer.request, Some(ticket.id()))?;
-            if last.as_ref() != Some(&case) {
-                silence.pauses = 0;
-                seen(&case);
-            }
-            *last = Some(case.clone());
-            if let Some(decided) = case.decided() {
-                return Ok(Some(decided));
-            }
-        }
-        Ok(None)
     }
 
     /// A token for a granted request. The same `exchange` id yields the same token.
@@ -214,17 +150,16 @@ impl Client {
     /// The answer is looked at before it is believed: a token for another grant, holder or gateway
     /// is no answer.
     pub async fn exchange(&self, ticket: &Ticket, exchange: &ExchangeId) -> Result<Held, Error> {
-        let answer = self.again(|| {
+        let answer = self.again(|mut service| {
             let proof = Some(self.proof(ticket, "Exchange", None));
             let (request_id, exchange_id) = (ticket.id().to_string(), exchange.to_string());
-            let mut service = self.service();
             let request = v1::ExchangeRequest { request_id, exchange_id, proof };
             async move { service.exchange(request).await }
         });
         let v1::ExchangeResponse { token, token_id, expires_at_ms, grant_id } = answer.await?;
         let token = Token::read(&token)?;
         let decoded = Decoded::read(token.expose())?;
-        let claims = &decoded.unverified().claims;
+        let claims = decoded.unverified().claims.clone();
         let holder = match ticket.ask().confirmation {
             ConfirmBy::Key => Confirmation::Key(ticket.holder_key()?),
             ConfirmBy::Identity => Confirmation::Identity,
@@ -235,7 +170,7 @@ impl Client {
             && claims.audience == ticket.ask().audience
             && time(expires_at_ms) == Ok(claims.expires_at);
         if fits {
-            return Ok(Held { token, claims: claims.clone() });
+            return Ok(Held { token, claims });
         }
         Err(Error::answer("its token is not the one that was asked for"))
     }
@@ -254,11 +189,10 @@ impl Client {
             Outcome::Succeeded => v1::complete_request::Outcome::Succeeded,
             Outcome::Failed => v1::complete_request::Outcome::Failed,
         };
-        let answer = self.again(|| {
+        let answer = self.again(|mut service| {
             let proof = Some(self.proof(ticket, "Complete", None));
             let request_id = ticket.id().to_string();
             let request = v1::CompleteRequest { request_id, outcome: outcome.into(), proof };
-            let mut service = self.service();
             async move { service.complete(request).await }
         });
         Case::read(answer.await?.request, Some(ticket.id()))
@@ -266,10 +200,9 @@ impl Client {
 
     /// Takes the request back, or ends a grant whose task was given up.
     pub async fn cancel(&self, ticket: &Ticket) -> Result<Case, Error> {
-        let answer = self.again(|| {
+        let answer = self.again(|mut service| {
             let proof = Some(self.proof(ticket, "Cancel", None));
             let request = v1::CancelRequest { request_id: ticket.id().to_string(), proof };
-            let mut service = self.service();
             async move { service.cancel(request).await }
         });
         Case::read(answer.await?.request, Some(ticket.id()))
@@ -277,41 +210,67 @@ impl Client {
 
     /// The requests and grants of this workload.
     pub async fn list(&self) -> Result<Vec<Case>, Error> {
-        let answer = self.again(|| {
-            let mut service = self.service();
-            async move { service.list_my_grants(v1::ListMyGrantsRequest {}).await }
+        let answer = self.again(|mut service| async move {
+            service.list_my_grants(v1::ListMyGrantsRequest {}).await
         });
         let read = |request| Case::read(Some(request), None::<&RequestId>);
         answer.await?.requests.into_iter().map(read).collect()
     }
 
-    /// Asks, waits, and holds the grant.
+    /// Asks, waits, and holds the grant. What is asked is lost with this process: an agent that
+    /// is to take it up again draws a [`Ticket`], saves it, and calls [`Client::hold`].
+    ///
+    /// # Errors
+    /// As [`Client::hold`].
     pub async fn acquire(&self, ask: Ask) -> Result<Grant, Error> {
-        let (ticket, case) = self.request(ask).await?;
-        let case = match case.standing {
-            Standing::Pending => self.wait(&ticket, None, |_| {}).await?,
-            Standing::Granted
-            | Standing::RefusedByPolicy
-            | Standing::Denied
-            | Standing::Expired
-            | Standing::Cancelled
-            | Standing::Completed
-            | Standing::Revoked
-            | Standing::Drifted
-            | Standing::Lapsed => case.decided().ok_or(Error::StillPending)??,
+        self.hold(Ticket::draw(ask, self.now())?).await
+    }
+
+    /// Files the request of a ticket, waits until it is decided, and holds the grant. A ticket of
+    /// an earlier process is taken up where it stands: filing is the same thing twice.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] if it was refused, denied, expired, or is over; [`Error::Refused`] if it
+    /// may not even be filed; [`Error::CouldNotAsk`] if nobody answers: then nothing is known.
+    pub async fn hold(&self, ticket: Ticket) -> Result<Grant, Error> {
+        let case = match self.file(&ticket).await?.decided() {
+            Some(decided) => decided?,
+            None => self.wait(&ticket, None, |_| {}).await?,
         };
         Grant::new(self.clone(), ticket, &case)
     }
 
-    /// Sends a call until somebody answers, for as long as this client is patient.
-    async fn again<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, Error>
+    /// Acquires a grant and runs `action` under it, with a token at hand; then gives the grant
+    /// back. See [`crate::grant::Guard::run`].
+    ///
+    /// # Errors
+    /// [`NotDone::NotRun`] whenever it is not known that the right was granted: refused, denied,
+    /// unanswered, or nobody to ask. `action` was not called then.
+    pub async fn run<T, E, F>(
+        &self,
+        ask: Ask,
+        action: impl FnOnce(Arc<Grant>, Held) -> F,
+    ) -> Result<T, NotDone<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let grant = self.acquire(ask).await.map_err(NotDone::NotRun)?;
+        grant.guard().run(action).await
+    }
+
+    /// Sends a call until somebody answers, for as long as this client is patient; to another
+    /// broker each time, where there are several.
+    async fn again<T, F>(
+        &self,
+        mut call: impl FnMut(AccessServiceClient<Channel>) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let mut silence = Silence::default();
         loop {
-            let answer = tokio::time::timeout(CALL, call()).await;
-            let failed = match answer {
+            let (service, way) = self.service();
+            let failed = match tokio::time::timeout(CALL, call(service)).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) => Error::from(status),
                 Err(_) => timed_out(),
@@ -319,35 +278,10 @@ impl Client {
             if !failed.is_passing() {
                 return Err(failed);
             }
+            self.elsewhere(way);
             silence.pause(self.patience, failed).await?;
         }
     }
-}
-
-/// How long nobody has answered, and how long the next pause is.
-#[derive(Default)]
-struct Silence {
-    since: Option<Instant>,
-    pauses: u32,
-}
-
-impl Silence {
-    /// Pauses before the next attempt; gives `failed` back where that would outlast `patience`.
-    async fn pause(&mut self, patience: Duration, failed: Error) -> Result<(), Error> {
-        let (first, longest) = PAUSE;
-        let pause = first.saturating_mul(1 << self.pauses.min(10)).min(longest);
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if since.elapsed().saturating_add(pause) > patience {
-            return Err(failed);
-        }
-        self.pauses = self.pauses.saturating_add(1);
-        tokio::time::sleep(pause).await;
-        Ok(())
-    }
-}
-
-fn timed_out() -> Error {
-    Status::deadline_exceeded("the broker did not answer in time").into()
 }
 
 #[cfg(test)]

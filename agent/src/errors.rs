@@ -1,153 +1,69 @@
 //! Why something was not done. Two things are never the same: *no*, which somebody said, and *could
 //! not ask*, after which nothing is known. Whoever cannot tell must not act.
+//!
+//! A program branches on [`Error`]; a model, or a log, gets [`Error::advice`].
 
+mod reason;
+
+use std::collections::HashMap;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use dayfly_verifier::invalid::Invalid;
-use dayfly_verifier::wire::Malformed;
+use dayfly_verifier::wire::{IssueError, Malformed};
+pub use reason::{DOMAIN, NextAction, Reason};
+use serde::Serialize;
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::case::Standing;
 use crate::files::FileError;
+use crate::render::visible;
 use crate::session::OpenError;
 
-/// The `domain` of the `google.rpc.ErrorInfo` in every refusal of a broker.
-pub const DOMAIN: &str = "dayfly.v1";
 /// The member of the metadata of an `ErrorInfo` that marks a fault.
 const INCIDENT: &str = "incident";
 
-/// Defines the reasons that a broker gives, each by its name on the wire.
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $reason:ident = $name:literal,)*) => {
-        /// Why a broker refuses: the closed set of reasons of `dayfly.v1`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Reason {
-            $($(#[$doc])* $reason,)*
-        }
-
-        impl Reason {
-            /// Every reason.
-            pub const ALL: &'static [Self] = &[$(Self::$reason),*];
-
-            /// Its name on the wire.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$reason => $name),* }
-            }
-        }
-
-        impl FromStr for Reason {
-            type Err = Invalid;
-
-            fn from_str(text: &str) -> Result<Self, Invalid> {
-                match text {
-                    $($name => Ok(Self::$reason),)*
-                    _ => Err(Invalid::new("reason", "must be a reason of dayfly.v1")),
-                }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// The caller's role does not allow the call.
-    NotAllowed = "NOT_ALLOWED",
-    /// There is no such thing, or the caller may not know of it.
-    NotFound = "NOT_FOUND",
-    /// The same id came with other content before.
-    IdReused = "ID_REUSED",
-    /// The proof is by another key than the request's holder key.
-    HolderMismatch = "HOLDER_MISMATCH",
-    /// Nobody has granted it yet.
-    NotYetApproved = "NOT_YET_APPROVED",
-    /// A person denied it.
-    Denied = "DENIED",
-    /// Nobody granted it in time.
-    Expired = "EXPIRED",
-    /// Its holder took it back.
-    Cancelled = "CANCELLED",
-    /// Its holder completed it.
-    Completed = "COMPLETED",
-    /// It was revoked.
-    Revoked = "REVOKED",
-    /// Policy would not grant it any more.
-    Drifted = "DRIFTED",
-    /// Its lease ended.
-    Lapsed = "LAPSED",
-    /// The decision is no longer possible.
-    AlreadyDecided = "ALREADY_DECIDED",
-    /// All its uses are spent.
-    UsesExhausted = "USES_EXHAUSTED",
-    /// The id was drawn too far from now.
-    StaleId = "STALE_ID",
-    /// Nobody decides on what is their own.
-    OwnRequest = "OWN_REQUEST",
-    /// The requirement does not need this person.
-    NotApprover = "NOT_APPROVER",
-    /// The request changed since it was signed.
-    DigestMismatch = "DIGEST_MISMATCH",
-    /// The person has no such key.
-    UnknownKey = "UNKNOWN_KEY",
-    /// The decision's time is too far from now.
-    DecisionTime = "DECISION_TIME",
-    /// A value is not what it should be.
-    Invalid = "INVALID",
-    /// The bundle lacks signatures.
-    UnsignedBundle = "UNSIGNED_BUNDLE",
-    /// Policy refuses.
-    PolicyRefused = "POLICY_REFUSED",
-    /// There is as much as there may be.
-    LimitReached = "LIMIT_REACHED",
-    /// The proof was made at a time that is too far from the broker's.
-    ProofTime = "PROOF_TIME",
-}
-
-/// What a refused caller may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum NextAction {
-    /// File a new request.
-    Request,
-    /// Wait for the decision.
-    Wait,
-    /// Send the same again.
-    Retry,
-    /// Nothing.
-    None,
-}
-
-impl NextAction {
-    /// Its name on the wire: the value of `next_action` in the metadata of the `ErrorInfo`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Wait => "wait",
-            Self::Retry => "retry",
-            Self::None => "none",
-        }
-    }
-
-    fn read(text: Option<&String>) -> Self {
-        let all = [Self::Request, Self::Wait, Self::Retry];
-        let named = |action: &Self| text.is_some_and(|text| text == action.as_str());
-        all.into_iter().find(named).unwrap_or(Self::None)
-    }
-}
+/// The most characters of a broker's sentence that are passed on.
+const MAX_SENTENCE: usize = 400;
 
 /// A broker's no.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
-    /// A sentence that is safe to show to anybody, a model included.
+    /// The broker's sentence about it.
     pub message: String,
     /// Whether the same call may be allowed later, without anything being changed.
     pub retryable: bool,
     /// What may be done about it.
     pub next: NextAction,
+}
+
+impl Refusal {
+    /// The refusal for `reason`, as the table of [`Reason`] has it.
+    #[must_use]
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        let next = reason.next();
+        Self { reason, message: message.into(), retryable: next.is_retryable(), next }
+    }
+
+    /// As a broker sends it, with one more member of the metadata where there is one.
+    #[must_use]
+    pub fn to_status(&self, more: Option<(&str, String)>) -> Status {
+        let metadata = metadata(self.next, more);
+        let details = ErrorDetails::with_error_info(self.reason.as_str(), DOMAIN, metadata);
+        Status::with_error_details(self.reason.code(), &self.message, details)
+    }
+}
+
+/// The metadata of an `ErrorInfo`: what may be done next, and one more member.
+#[must_use]
+pub fn metadata(next: NextAction, more: Option<(&str, String)>) -> HashMap<String, String> {
+    let always =
+        [("retryable", next.is_retryable().to_string()), ("next_action", next.as_str().to_owned())];
+    let all = always.into_iter().chain(more);
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 impl fmt::Display for Refusal {
@@ -210,6 +126,16 @@ impl From<Malformed> for Error {
     }
 }
 
+impl From<IssueError> for Error {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Invalid(invalid) => Self::Invalid(invalid),
+            IssueError::Malformed(shape) => Invalid::new("token", shape.to_string()).into(),
+            IssueError::Signer(signer) => Invalid::new("key", signer.to_string()).into(),
+        }
+    }
+}
+
 impl From<Status> for Error {
     /// A refusal is one only if the broker says so in its own words, or with a code that nothing
     /// between it and us would make up.
@@ -239,14 +165,79 @@ fn without_reason(status: Status) -> Error {
         Code::InvalidArgument => Reason::Invalid,
         _ => return Error::CouldNotAsk(OpenError::from_status(status)),
     };
-    let message = status.message().to_owned();
-    Error::Refused(Refusal { reason, message, retryable: false, next: NextAction::None })
+    Error::Refused(Refusal::new(reason, status.message()))
+}
+
+/// What an error comes to: fit for a log, a program in another language, or a model, to which it
+/// may be shown as it is. It holds no address, no path, and nothing invisible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Advice {
+    /// A [`Reason`] by its name, or `COULD_NOT_ASK`, or `UNUSABLE_FILE`.
+    pub code: &'static str,
+    /// Whether the same may be allowed later, without anything being changed.
+    pub retryable: bool,
+    /// What may be done about it.
+    pub next_action: NextAction,
+    /// A sentence.
+    pub message: String,
 }
 
 impl Error {
     /// An answer that makes no sense.
     pub(crate) const fn answer(rule: &'static str) -> Self {
         Self::CouldNotAsk(OpenError::Answer(rule))
+    }
+
+    /// Why it was refused, or how it ended; `None` if nobody said no.
+    #[must_use]
+    pub const fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.reason),
+            Self::Ended(ended) => ended.standing.reason(),
+            Self::StillPending => Some(Reason::NotYetApproved),
+            Self::Invalid(_) => Some(Reason::Invalid),
+            Self::CouldNotAsk(_) | Self::File(_) => None,
+        }
+    }
+
+    /// What it comes to, in words that may be shown to a model.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        let (code, next_action, message) = match self {
+            Self::Refused(refusal) => (refusal.reason.as_str(), refusal.next, self.to_string()),
+            Self::Ended(_) | Self::StillPending | Self::Invalid(_) => {
+                let reason = self.reason().unwrap_or(Reason::AlreadyDecided);
+                (reason.as_str(), reason.next(), self.to_string())
+            }
+            Self::CouldNotAsk(_) => {
+                let next = if self.is_passing() { NextAction::Retry } else { NextAction::None };
+                let message = "nobody could be asked; nothing was allowed, and nothing was done";
+                ("COULD_NOT_ASK", next, message.to_owned())
+            }
+            Self::File(_) => {
+                let message = "a file that belongs to the request cannot be used";
+                ("UNUSABLE_FILE", NextAction::None, message.to_owned())
+            }
+        };
+        let message: String = visible(&message, false).chars().take(MAX_SENTENCE).collect();
+        Advice { code, retryable: next_action.is_retryable(), next_action, message }
+    }
+
+    /// Whether the request or grant is over for good.
+    pub(crate) const fn is_end(&self) -> bool {
+        matches!(
+            self.reason(),
+            Some(
+                Reason::Denied
+                    | Reason::Expired
+                    | Reason::Cancelled
+                    | Reason::Completed
+                    | Reason::Revoked
+                    | Reason::Drifted
+                    | Reason::Lapsed
+                    | Reason::UsesExhausted
+            )
+        )
     }
 
     /// Whether the same call, sent again soon, may get an answer.
@@ -271,49 +262,4 @@ impl Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use tonic_types::ErrorDetails;
-
-    use super::*;
-
-    #[test]
-    fn no_and_could_not_ask_are_never_the_same() {
-        for code in (0..=16).map(Code::from) {
-            let answered =
-                matches!(code, Code::PermissionDenied | Code::NotFound | Code::InvalidArgument);
-            let error = Error::from(Status::new(code, "x"));
-            assert_eq!(matches!(error, Error::Refused(_)), answered, "{code:?}");
-            assert_eq!(matches!(error, Error::CouldNotAsk(_)), !answered, "{code:?}");
-        }
-    }
-
-    fn with_reason(reason: &str, domain: &str, more: &[(&str, &str)]) -> Error {
-        let metadata = [("retryable", "true"), ("next_action", "wait")];
-        let metadata = metadata.iter().chain(more);
-        let metadata: HashMap<_, _> =
-            metadata.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let details = ErrorDetails::with_error_info(reason, domain, metadata);
-        Status::with_error_details(Code::PermissionDenied, "said so", details).into()
-    }
-
-    #[test]
-    fn a_reason_is_taken_from_the_broker_alone() {
-        for reason in Reason::ALL {
-            assert_eq!(reason.as_str().parse(), Ok(*reason));
-            let Error::Refused(refusal) = with_reason(reason.as_str(), DOMAIN, &[]) else {
-                panic!("{reason:?} is a refusal");
-            };
-            assert!(refusal.reason == *reason && refusal.retryable);
-            assert_eq!(refusal.next, NextAction::Wait);
-        }
-        for error in [
-            with_reason("DENIED", "elsewhere", &[]),
-            with_reason("NEW_REASON", DOMAIN, &[]),
-            with_reason("DENIED", DOMAIN, &[("incident", "00")]),
-        ] {
-            assert!(matches!(error, Error::CouldNotAsk(_)));
-        }
-    }
-}
+mod tests;

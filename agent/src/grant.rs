@@ -1,50 +1,50 @@
-//! A grant in the hands of its workload: tokens that are fresh when they are needed, proofs that go
-//! with them, and the end.
+//! A grant in the hands of its workload: tokens that are fresh when they are needed, and the end.
 
-use dayfly_verifier::claims::Claims;
-use dayfly_verifier::proof::{ActDigest, DpopCall, make_dpop};
+mod guard;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use dayfly_verifier::caveat::Caveat;
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::ExchangeId;
 use dayfly_verifier::time::Timestamp;
-use dayfly_verifier::wire::Token;
+use http::HeaderMap;
 use tokio::sync::Mutex;
-use zeroize::Zeroizing;
 
-use crate::case::{Case, Terms};
+pub use self::guard::{Guard, NotDone};
+use crate::case::{Case, Standing, Terms};
 use crate::client::{Client, Outcome};
-use crate::errors::Error;
-use crate::ticket::{Ticket, fill};
+use crate::errors::{Ended, Error, Reason};
+use crate::held::Held;
+use crate::ticket::Ticket;
+use crate::uses::Use;
 
-/// A token as it was given out. Never printed.
-#[derive(Clone)]
-pub struct Held {
-    /// The token.
-    pub token: Token,
-    /// What it says.
-    pub claims: Claims,
-}
+/// How long a renewal is tried while the token at hand is still good.
+const EARLY: Duration = Duration::from_secs(2);
+/// How long after a renewal that nobody answered the next one is tried.
+const LATER: Duration = Duration::from_secs(5);
 
-impl Held {
-    /// Whether at least a third of its life is left.
-    #[must_use]
-    pub fn is_fresh(&self, now: Timestamp) -> bool {
-        let life = self.claims.expires_at.since(self.claims.issued_at);
-        self.claims.expires_at.since(now).saturating_mul(3) > life
-    }
-}
-
-/// What a client sends beside a call: the values of the headers `Authorization` and `DPoP`.
-pub struct Headers {
-    /// `DPoP` and the token.
-    pub authorization: Zeroizing<String>,
-    /// The proof.
-    pub dpop: Zeroizing<String>,
-}
-
-/// A grant that is held.
+/// A grant that is held. Dropping it leaves the grant as it is, until its lease ends: an agent that
+/// stops may take it up again from its ticket. To give it back whatever happens, see
+/// [`Grant::guard`].
 pub struct Grant {
     client: Client,
     ticket: Ticket,
     terms: Terms,
-    held: Mutex<Option<Held>>,
+    tokens: Mutex<Tokens>,
+    /// Why there will be no token any more.
+    ended: OnceLock<Error>,
+}
+
+/// The last token, and what was asked for the next.
+#[derive(Default)]
+struct Tokens {
+    held: Option<Held>,
+    /// From when on the next one is asked for.
+    renew_at: Timestamp,
+    /// An exchange whose answer is not known: a retry is the same thing, and never a second token.
+    asking: Option<ExchangeId>,
 }
 
 impl Grant {
@@ -55,7 +55,8 @@ impl Grant {
     pub fn new(client: Client, ticket: Ticket, case: &Case) -> Result<Self, Error> {
         let case = case.clone().decided().ok_or(Error::StillPending)??;
         let terms = case.terms.ok_or(Error::answer("it tells of a grant without terms"))?;
-        Ok(Self { client, ticket, terms, held: Mutex::new(None) })
+        let (tokens, ended) = Default::default();
+        Ok(Self { client, ticket, terms, tokens, ended })
     }
 
     /// What it gives.
@@ -70,47 +71,155 @@ impl Grant {
         &self.ticket
     }
 
-    /// A token with at least a third of its life left, exchanged afresh where the last one has run
-    /// low.
+    /// The time, by the clock of its client.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.client.now()
+    }
+
+    /// A token that has not expired, exchanged afresh once the last one has run low. However many
+    /// ask at once, one exchange is under way at a time. While nobody answers, the last token is
+    /// given as long as it is good.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] and [`Error::Refused`] once the grant is over: from then on no token is
+    /// given, whatever was held. [`Error::CouldNotAsk`] if nobody answers and none is good.
     pub async fn token(&self) -> Result<Held, Error> {
-        let mut held = self.held.lock().await;
-        if let Some(fresh) = held.as_ref().filter(|held| held.is_fresh(self.client.now())) {
-            return Ok(fresh.clone());
+        let mut tokens = self.tokens.lock().await;
+        self.not_ended()?;
+        let good = tokens.good(self.client.now());
+        if let Some(good) = good.clone().filter(|_| self.client.now() < tokens.renew_at) {
+            return Ok(good);
         }
-        let exchange = self.client.draw_exchange()?;
-        let new = self.client.exchange(&self.ticket, &exchange).await?;
-        *held = Some(new.clone());
-        Ok(new)
+        let renewed = self.renew(&mut tokens, good.is_some()).await;
+        // It may have been given back meanwhile.
+        self.not_ended()?;
+        let error = match renewed {
+            Ok(held) => return Ok(held),
+            Err(error) => error,
+        };
+        let now = self.client.now();
+        if let (Error::CouldNotAsk(_), Some(good)) = (&error, tokens.good(now)) {
+            tokens.renew_at = now.plus(LATER);
+            return Ok(good);
+        }
+        self.ends_by(&error);
+        Err(error)
     }
 
-    /// The headers for one HTTP call of `method` on `url` (without query), which does what `act`
-    /// says. `nonce` is the one that the gateway gave last, if it gave one.
-    pub async fn headers(
-        &self,
-        method: &str,
-        url: &str,
-        act: Option<&ActDigest>,
-        nonce: Option<&str>,
-    ) -> Result<Headers, Error> {
+    /// The headers for one attempt at `this` use, with a fresh proof and a token that is good.
+    ///
+    /// # Errors
+    /// As [`Grant::token`].
+    pub async fn headers(&self, this: &Use) -> Result<HeaderMap, Error> {
         let held = self.token().await?;
-        let mut jti = [0; 16];
-        fill(&mut jti)?;
-        let call = DpopCall { method, url, act, nonce };
-        let token = held.token.expose();
-        let dpop = make_dpop(self.ticket.key(), token, &call, self.client.now(), jti);
-        Ok(Headers {
-            authorization: Zeroizing::new(format!("DPoP {token}")),
-            dpop: Zeroizing::new(dpop),
-        })
+        this.headers(&held, self.ticket.key(), self.client.now())
     }
 
-    /// Ends the grant: the task is done.
-    pub async fn complete(self, outcome: Outcome) -> Result<Case, Error> {
+    /// A token for another holder, who proves its own key `to`; allowing no more than `caveats` let
+    /// through. It lives no longer than the token that this grant has now.
+    ///
+    /// # Errors
+    /// As [`Grant::token`] and [`Held::delegate`].
+    pub async fn delegate(&self, to: &HolderKey, caveats: &[Caveat]) -> Result<Held, Error> {
+        self.token().await?.delegate(self.ticket.key(), to, caveats)
+    }
+
+    /// How it stands, by the broker: what to ask once a gateway refuses a token.
+    ///
+    /// # Errors
+    /// [`Error::CouldNotAsk`].
+    pub async fn look(&self) -> Result<Case, Error> {
+        let case = self.client.look(&self.ticket).await?;
+        if let Some(Err(ended)) = case.clone().decided() {
+            self.ends_by(&ended);
+        }
+        Ok(case)
+    }
+
+    /// Ends the grant: the task is done. From the call on, no token is given here; from the answer
+    /// on, no gateway that is up to date accepts one.
+    ///
+    /// # Errors
+    /// [`Error::CouldNotAsk`]: the grant may live on until its lease ends. The call may be made
+    /// again.
+    pub async fn complete(&self, outcome: Outcome) -> Result<Case, Error> {
+        self.ends(Standing::Completed);
         self.client.complete(&self.ticket, outcome).await
     }
 
     /// Ends the grant: the task was given up.
-    pub async fn cancel(self) -> Result<Case, Error> {
+    ///
+    /// # Errors
+    /// As [`Grant::complete`].
+    pub async fn cancel(&self) -> Result<Case, Error> {
+        self.ends(Standing::Cancelled);
         self.client.cancel(&self.ticket).await
+    }
+
+    /// The same grant, given back when the guard is dropped.
+    #[must_use]
+    pub fn guard(self) -> Guard {
+        Guard::new(Arc::new(self))
+    }
+
+    fn not_ended(&self) -> Result<(), Error> {
+        if self.client.now() >= self.terms.until {
+            self.ends(Standing::Lapsed);
+        }
+        self.ended.get().map_or(Ok(()), |ended| Err(ended.clone()))
+    }
+
+    fn ends(&self, standing: Standing) {
+        self.ends_by(&Error::Ended(Ended { standing, because: String::new() }));
+    }
+
+    /// Keeps the first reason.
+    fn ends_by(&self, error: &Error) {
+        if error.is_end() {
+            self.ended.get_or_init(|| error.clone());
+        }
+    }
+
+    async fn renew(&self, tokens: &mut Tokens, early: bool) -> Result<Held, Error> {
+        let mut client = self.client.clone();
+        if early {
+            client = client.patient_for(EARLY);
+        }
+        loop {
+            let before = tokens.asking;
+            let exchange = before.map_or_else(|| client.draw_exchange(), Ok)?;
+            tokens.asking = Some(exchange);
+            let answer = client.exchange(&self.ticket, &exchange).await;
+            if !matches!(answer, Err(Error::CouldNotAsk(_))) {
+                tokens.asking = None;
+            }
+            // Its token has run out since, if there ever was one.
+            let stale = |error: &Error| error.reason() == Some(Reason::StaleId);
+            if before.is_some() && answer.as_ref().is_err_and(stale) {
+                continue;
+            }
+            return answer.and_then(|held| tokens.keep(held, client.now()));
+        }
+    }
+}
+
+impl Tokens {
+    /// The last token, if it has not expired.
+    fn good(&self, now: Timestamp) -> Option<Held> {
+        self.held.clone().filter(|held| now < held.claims.expires_at)
+    }
+
+    fn keep(&mut self, held: Held, now: Timestamp) -> Result<Held, Error> {
+        let claims = &held.claims;
+        if claims.expires_at <= now {
+            return Err(Error::answer("its token has expired; the clocks may differ"));
+        }
+        // Where the broker has none that lives longer, asking again would be to no purpose.
+        let third = claims.expires_at.since(claims.issued_at).checked_div(3).unwrap_or_default();
+        let low = claims.expires_at.minus(third);
+        self.renew_at = if now < low { low } else { claims.expires_at };
+        self.held = Some(held.clone());
+        Ok(held)
     }
 }

@@ -21,6 +21,11 @@ pub mod ticket;
 
 pub mod client;
 pub mod grant;
+pub mod held;
+pub mod uses;
+
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 #[cfg(test)]
 mod testing;

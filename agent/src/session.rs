@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,9 +118,10 @@ fn meaning(alert: AlertDescription) -> &'static str {
 pub struct Session {
     dir: IdentityDir,
     live: Live,
-    addresses: Vec<String>,
+    addresses: Arc<[String]>,
     tls: Arc<ClientConfig>,
-    channel: ArcSwap<Channel>,
+    /// The channel, and at which of the addresses it begins.
+    way: ArcSwap<(usize, Channel)>,
 }
 
 impl Session {
@@ -133,9 +135,9 @@ impl Session {
         let live = Live::new(identity, clock);
         let tls = live.connect_to(brokers);
         let tls = Arc::new(tls.map_err(|error| OpenError::Tls(addresses.join(", "), error))?);
-        let channel = connect(&addresses, tls.clone()).await?;
-        let channel = ArcSwap::from_pointee(channel);
-        let session = Arc::new(Self { dir, live, addresses, tls, channel });
+        let addresses: Arc<[String]> = addresses.into();
+        let way = ArcSwap::from_pointee((0, connect(&addresses, tls.clone()).await?));
+        let session = Arc::new(Self { dir, live, addresses, tls, way });
         if session.is_due()
             && let Err(error) = session.renew().await
         {
@@ -147,7 +149,23 @@ impl Session {
     /// The channel for calls. Take it anew for each call: after a renewal it is another one.
     #[must_use]
     pub fn channel(&self) -> Channel {
-        Channel::clone(&self.channel.load())
+        self.way.load().1.clone()
+    }
+
+    /// The same, with a number that [`Self::elsewhere`] takes.
+    pub(crate) fn way(&self) -> (usize, Channel) {
+        let way = self.way.load();
+        (way.0, way.1.clone())
+    }
+
+    /// Leaves a way on which a call was not answered: the next channel begins at the next of the
+    /// brokers, or anew at the only one. What runs on the old one runs on.
+    pub(crate) fn elsewhere(&self, from: usize) {
+        if self.way.load().0 == from {
+            let next = from.wrapping_add(1);
+            let connector = connector(&self.addresses, next, self.tls.clone());
+            self.way.store(Arc::new((next, endpoint().connect_with_connector_lazy(connector))));
+        }
     }
 
     /// The present identity.
@@ -218,7 +236,8 @@ impl Session {
     /// What runs on the old connection runs on until the old certificate ends.
     async fn adopt(&self, identity: Identity) -> Result<(), OpenError> {
         self.live.set(identity);
-        self.channel.store(Arc::new(connect(&self.addresses, self.tls.clone()).await?));
+        let channel = connect(&self.addresses, self.tls.clone()).await?;
+        self.way.store(Arc::new((self.way.load().0.wrapping_add(1), channel)));
         Ok(())
     }
 }
@@ -230,28 +249,52 @@ pub(crate) async fn dial(address: &str, tls: ClientConfig) -> Result<Channel, Op
 
 /// A channel to the first of the addresses where a broker answers; it reconnects by itself.
 async fn connect(addresses: &[String], tls: Arc<ClientConfig>) -> Result<Channel, OpenError> {
-    let addresses: Arc<[String]> = addresses.into();
-    let all = addresses.join(", ");
-    let connector = tower::service_fn(move |_: http::Uri| {
+    let connector = connector(&addresses.into(), 0, tls);
+    let connected = endpoint().connect_with_connector(connector).await;
+    connected.map_err(|error| match OpenError::within(&error) {
+        Some(known) => known,
+        None => OpenError::Unreachable(addresses.join(", "), Arc::new(io::Error::other(error))),
+    })
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://broker")
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_while_idle(true)
+}
+
+type Connecting =
+    Pin<Box<dyn Future<Output = Result<TokioIo<TlsStream<TcpStream>>, OpenError>> + Send>>;
+
+/// Connects to the first of the addresses where a broker answers, beginning with the one at `from`
+/// and going round. Where none does, and one of them may yet, that is what is said.
+fn connector(
+    addresses: &Arc<[String]>,
+    from: usize,
+    tls: Arc<ClientConfig>,
+) -> impl tower::Service<
+    http::Uri,
+    Response = TokioIo<TlsStream<TcpStream>>,
+    Error = OpenError,
+    Future = Connecting,
+> + Send
++ Clone
++ 'static {
+    let addresses = addresses.clone();
+    tower::service_fn(move |_: http::Uri| -> Connecting {
         let (addresses, tls) = (addresses.clone(), TlsConnector::from(tls.clone()));
-        async move {
+        Box::pin(async move {
             let mut failed = OpenError::Answer("it names no address");
-            for address in &*addresses {
+            let first = from.checked_rem(addresses.len()).unwrap_or(0);
+            for address in addresses.iter().cycle().skip(first).take(addresses.len()) {
                 match connect_one(address, &tls).await {
                     Ok(stream) => return Ok(TokioIo::new(stream)),
+                    Err(_) if matches!(failed, OpenError::Unreachable(..)) => {}
                     Err(error) => failed = error,
                 }
             }
             Err(failed)
-        }
-    });
-    let endpoint = Endpoint::from_static("http://broker")
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_while_idle(true);
-    let connected = endpoint.connect_with_connector(connector).await;
-    connected.map_err(|error| match OpenError::within(&error) {
-        Some(known) => known,
-        None => OpenError::Unreachable(all, Arc::new(io::Error::other(error))),
+        })
     })
 }
 

@@ -44,6 +44,25 @@ pub struct Ask {
     pub confirmation: ConfirmBy,
 }
 
+impl Ask {
+    /// What must be said; the rest is as the broker has it by default, and may be set after. The
+    /// token will be confirmed by a key that is drawn for it.
+    #[must_use]
+    pub const fn new(audience: SpiffeId, scope: Scope, task: TaskId, purpose: Purpose) -> Self {
+        Self {
+            audience,
+            scope,
+            task,
+            purpose,
+            justification: String::new(),
+            lifetime: None,
+            uses: None,
+            principal: None,
+            confirmation: ConfirmBy::Key,
+        }
+    }
+}
+
 /// The most text that goes with a request, in bytes.
 const MAX_JUSTIFICATION_BYTES: usize = 2048;
 

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use self::fake::{Fake, Script, Told, serve};
 use super::*;
+use crate::case::Standing;
 use crate::errors::Ended;
 use crate::session::OpenError;
 use crate::ticket::tests::{NOW, ask, ticket};

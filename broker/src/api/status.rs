@@ -2,10 +2,9 @@
 //! `google.rpc.ErrorInfo`. "Denied" and "could not ask" never have the same code. No fault says
 //! more than an incident id: the rest goes to the log under it.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 
-pub use dayfly_agent::errors::{DOMAIN, NextAction};
+use dayfly_agent::errors::{DOMAIN, NextAction, Reason, Refusal, metadata};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::proof::ProofFault;
 use tonic::{Code, Status};
@@ -15,48 +14,42 @@ use crate::core::denial::Denial;
 use crate::random::{Random as _, SystemRandom};
 use crate::sequencer::{Failure, Fault};
 
-/// The code, the name and the next action of a refusal.
+/// Why a client hears that it is refused; `None` for what is no answer to it.
 ///
 /// What a caller may not do looks to it like what is not there.
 #[must_use]
-pub const fn facts(denial: &Denial) -> (Code, &'static str, NextAction) {
-    use Code::{
-        Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied,
-        ResourceExhausted, Unavailable,
-    };
-    match denial {
-        Denial::NotReady => (Unavailable, "NOT_READY", NextAction::Retry),
-        Denial::NotAllowed | Denial::NotFound => (NotFound, "NOT_FOUND", NextAction::None),
-        Denial::IdReused => (AlreadyExists, "ID_REUSED", NextAction::Request),
-        Denial::HolderMismatch => (PermissionDenied, "HOLDER_MISMATCH", NextAction::None),
-        Denial::NotYetApproved => (FailedPrecondition, "NOT_YET_APPROVED", NextAction::Wait),
-        Denial::Denied => (PermissionDenied, "DENIED", NextAction::None),
-        Denial::Expired => (FailedPrecondition, "EXPIRED", NextAction::Request),
-        Denial::Cancelled => (FailedPrecondition, "CANCELLED", NextAction::Request),
-        Denial::Completed => (FailedPrecondition, "COMPLETED", NextAction::Request),
-        Denial::Revoked => (PermissionDenied, "REVOKED", NextAction::None),
-        Denial::Drifted(_) => (PermissionDenied, "DRIFTED", NextAction::Request),
-        Denial::Lapsed => (FailedPrecondition, "LAPSED", NextAction::Request),
-        Denial::AlreadyDecided => (FailedPrecondition, "ALREADY_DECIDED", NextAction::None),
-        Denial::UsesExhausted => (FailedPrecondition, "USES_EXHAUSTED", NextAction::Request),
-        Denial::StaleId => (InvalidArgument, "STALE_ID", NextAction::Request),
-        Denial::OwnRequest => (PermissionDenied, "OWN_REQUEST", NextAction::None),
-        Denial::NotApprover => (PermissionDenied, "NOT_APPROVER", NextAction::None),
-        Denial::DigestMismatch => (FailedPrecondition, "DIGEST_MISMATCH", NextAction::Retry),
-        Denial::UnknownKey => (PermissionDenied, "UNKNOWN_KEY", NextAction::None),
-        Denial::DecisionTime => (InvalidArgument, "DECISION_TIME", NextAction::Retry),
-        Denial::Invalid(_) => (InvalidArgument, "INVALID", NextAction::None),
-        Denial::UnsignedBundle => (PermissionDenied, "UNSIGNED_BUNDLE", NextAction::None),
-        Denial::Reevaluate => (Aborted, "REEVALUATE", NextAction::Retry),
-        Denial::PolicyRefused(_) => (PermissionDenied, "POLICY_REFUSED", NextAction::None),
-        Denial::LimitReached(_) => (ResourceExhausted, "LIMIT_REACHED", NextAction::Wait),
-    }
+pub const fn reason(denial: &Denial) -> Option<Reason> {
+    Some(match denial {
+        Denial::NotReady | Denial::Reevaluate => return None,
+        Denial::NotAllowed | Denial::NotFound => Reason::NotFound,
+        Denial::IdReused => Reason::IdReused,
+        Denial::HolderMismatch => Reason::HolderMismatch,
+        Denial::NotYetApproved => Reason::NotYetApproved,
+        Denial::Denied => Reason::Denied,
+        Denial::Expired => Reason::Expired,
+        Denial::Cancelled => Reason::Cancelled,
+        Denial::Completed => Reason::Completed,
+        Denial::Revoked => Reason::Revoked,
+        Denial::Drifted(_) => Reason::Drifted,
+        Denial::Lapsed => Reason::Lapsed,
+        Denial::AlreadyDecided => Reason::AlreadyDecided,
+        Denial::UsesExhausted => Reason::UsesExhausted,
+        Denial::StaleId => Reason::StaleId,
+        Denial::OwnRequest => Reason::OwnRequest,
+        Denial::NotApprover => Reason::NotApprover,
+        Denial::DigestMismatch => Reason::DigestMismatch,
+        Denial::UnknownKey => Reason::UnknownKey,
+        Denial::DecisionTime => Reason::DecisionTime,
+        Denial::Invalid(_) => Reason::Invalid,
+        Denial::UnsignedBundle => Reason::UnsignedBundle,
+        Denial::PolicyRefused(_) => Reason::PolicyRefused,
+        Denial::LimitReached(_) => Reason::LimitReached,
+    })
 }
 
 /// A refusal by the rules.
 #[must_use]
 pub fn denial(denial: &Denial) -> Status {
-    let (code, reason, next) = facts(denial);
     // Not even the sentence tells what is not there from what is not shown.
     let hidden = *denial == Denial::NotAllowed;
     let message = if hidden { Denial::NotFound.to_string() } else { denial.to_string() };
@@ -67,7 +60,13 @@ pub fn denial(denial: &Denial) -> Status {
     } else {
         None
     };
-    status(code, reason, next, message, more)
+    match reason(denial) {
+        Some(reason) => Refusal::new(reason, message).to_status(more),
+        None if *denial == Denial::Reevaluate => {
+            status(Code::Aborted, "REEVALUATE", NextAction::Retry, message, more)
+        }
+        None => status(Code::Unavailable, "NOT_READY", NextAction::Retry, message, more),
+    }
 }
 
 /// A value in a message that is not what it should be.
@@ -82,8 +81,7 @@ pub fn proof(fault: ProofFault) -> Status {
     if fault != ProofFault::Time {
         return denial(&Denial::HolderMismatch);
     }
-    let next = NextAction::Retry;
-    status(Code::Unauthenticated, "PROOF_TIME", next, fault.to_string(), None)
+    Refusal::new(Reason::ProofTime, fault.to_string()).to_status(None)
 }
 
 /// What came of a command that was not done: a refusal, or a fault under an incident id.
@@ -153,23 +151,16 @@ fn status(
     message: String,
     more: Option<(&str, String)>,
 ) -> Status {
-    let retryable = match next {
-        NextAction::Wait | NextAction::Retry => "true",
-        NextAction::Request | NextAction::None => "false",
-    };
-    let mut metadata = HashMap::from([
-        ("retryable".to_owned(), retryable.to_owned()),
-        ("next_action".to_owned(), next.as_str().to_owned()),
-    ]);
-    metadata.extend(more.map(|(name, value)| (name.to_owned(), value)));
-    let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata(next, more));
     Status::with_error_details(code, message, details)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
-    use crate::core::verdict::Refusal;
+    use crate::core::verdict::Refusal as Grounds;
 
     fn info(status: &Status) -> (String, HashMap<String, String>) {
         let info = status.get_error_details().error_info().cloned().unwrap();
@@ -203,8 +194,7 @@ mod tests {
 
     #[test]
     fn clients_know_every_reason_that_is_a_no() {
-        use dayfly_agent::errors::Reason;
-        let known = |denial| facts(&denial).1.parse::<Reason>().is_ok();
+        let known = |denial| reason(&denial).is_some();
         assert!(known(Denial::Denied) && known(Denial::Lapsed) && known(Denial::StaleId));
         // These are no answer: the client must take them for "could not ask".
         assert!(!known(Denial::NotReady) && !known(Denial::Reevaluate));
@@ -212,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_its_policy_and_a_bad_value_its_field() {
-        let refusal = Refusal { policy: "no-cards".into(), reason: "no cards".into() };
+        let refusal = Grounds { policy: "no-cards".into(), reason: "no cards".into() };
         let (reason, metadata) = info(&denial(&Denial::PolicyRefused(refusal)));
         assert_eq!((reason.as_str(), metadata["policy"].as_str()), ("POLICY_REFUSED", "no-cards"));
         assert_eq!(

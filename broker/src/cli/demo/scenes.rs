@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use dayfly_agent::case::{Case, Standing};
 use dayfly_agent::client::Client;
-use dayfly_agent::grant::Held;
+use dayfly_agent::held::Held;
 use dayfly_agent::ticket::{Ask, Ticket};
 use dayfly_verifier::request::{ConfirmBy, Narrowing};
 use dayfly_verifier::scope::{Constraint, Limit, Right, Scope};

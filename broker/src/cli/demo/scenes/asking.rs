@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use dayfly_agent::case::Standing;
 use dayfly_agent::errors::{Error, Reason};
-use dayfly_agent::grant::Held;
+use dayfly_agent::held::Held;
 use dayfly_agent::ticket::Ticket;
 use dayfly_verifier::id::GrantId;
 use dayfly_verifier::request::Narrowing;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use dayfly_agent::case::Standing;
 use dayfly_agent::client::Outcome;
-use dayfly_agent::grant::Held;
+use dayfly_agent::held::Held;
 use dayfly_agent::render::visible;
 use dayfly_agent::ticket::Ticket;
 
