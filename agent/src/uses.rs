@@ -85,8 +85,8 @@ impl Use {
         Ok(headers)
     }
 
-    /// The same, beginning with the nonce of an earlier use at the same gateway: where one is wanted
-    /// every time, that saves a round.
+    /// The same, beginning with the nonce of an earlier use at the same gateway: where one is
+    /// wanted every time, that saves a round.
     #[must_use]
     pub fn after(self, earlier: &Self) -> Self {
         Self { nonce: earlier.nonce.clone(), ..self }
