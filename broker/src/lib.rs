@@ -12,6 +12,7 @@ pub mod authority;
 pub mod caller;
 pub mod config;
 pub mod found;
+pub mod invite;
 pub mod keys;
 pub mod random;
 pub mod sequencer;

@@ -17,7 +17,7 @@ pub use failure::{Failure, Fault};
 
 use crate::core::command::{Caller, Command};
 use crate::core::decide::decide;
-use crate::core::event::{Actor, Entry, Event, Head};
+use crate::core::event::{Actor, Entry, Event, Head, IdentityChange};
 use crate::core::limits::Limits;
 use crate::core::state::State;
 use crate::journal::{FreeText, Journal, JournalError, NotThatHead, Recorded, Replay, StoredEntry};
@@ -152,13 +152,15 @@ const fn takes_away(command: &Command) -> bool {
         | Command::Withdraw(..)
         | Command::Complete(..)
         | Command::Cancel(..)
-        | Command::Revoke(..) => true,
+        | Command::Revoke(..)
+        | Command::Identity(_, IdentityChange::Locked) => true,
         Command::File(..)
         | Command::Approve(..)
         | Command::Exchange(..)
         | Command::Redeem(..)
         | Command::Report(..)
         | Command::Apply(..)
+        | Command::Identity(_, IdentityChange::Invited | IdentityChange::Joined { .. })
         | Command::AddKey { .. } => false,
     }
 }

@@ -1,19 +1,17 @@
 //! A broker in this process.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dayfly_agent::join::{JoinString, join};
 use dayfly_agent::session::Session;
-use dayfly_broker::authority::Authority;
 use dayfly_broker::config::Config;
 use dayfly_broker::found::{CONFIG, Founding};
-use dayfly_broker::journal::Sqlite;
+use dayfly_broker::invite::on_this_host;
 use dayfly_broker::policy::files::BundleFiles;
 use dayfly_broker::serve::{Host, Listeners, Opened, ServeError};
 use dayfly_broker::shutdown::Shutdown;
-use dayfly_verifier::time::Clock;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -74,16 +72,17 @@ impl World {
 
     /// Joins as `id`, in a directory of its own, which is returned.
     pub async fn join(&self, id: &str) -> PathBuf {
-        let store = Arc::new(Sqlite::open(&self.config.journal()).unwrap());
-        let random = self.host.random.clone();
-        let keys = self.config.keys();
-        let authority = Authority::open(TRUST_DOMAIN, &keys, store, random).await.unwrap();
-        let invited = authority.invite(&id.parse().unwrap(), self.clock.now()).await;
-        let string: JoinString = invited.unwrap().0;
         let dir = self.dir.path().join(id.rsplit('/').next().unwrap());
-        let address = self.config.listen.join.to_string();
-        join(&string, &address, &dir, self.clock.clone()).await.unwrap();
+        self.join_in(id, &dir).await;
         dir
+    }
+
+    /// Joins as `id`, in the directory `dir`.
+    pub async fn join_in(&self, id: &str, dir: &Path) {
+        let invited = on_this_host(&self.config, &self.host, &id.parse().unwrap()).await;
+        let string: JoinString = invited.unwrap().0;
+        let address = self.config.listen.join.to_string();
+        join(&string, &address, dir, self.clock.clone()).await.unwrap();
     }
 
     /// Connects as `id`, after joining.

@@ -35,6 +35,13 @@ impl SpiffeId {
         self.parts().1.split('/')
     }
 
+    /// Whether it is kept for brokers: `spiffe://trust-domain/dayfly/broker`, or below it. The
+    /// embedded authority never gives one to anybody else.
+    #[must_use]
+    pub fn is_broker(&self) -> bool {
+        self.segments().take(2).eq(["dayfly", "broker"])
+    }
+
     fn parts(&self) -> (&str, &str) {
         let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();
         rest.split_once('/').unwrap_or_default()

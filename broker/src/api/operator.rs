@@ -9,6 +9,8 @@ use tonic::{Request, Response, Status};
 
 use super::{Broker, apply, enforcement, identity, parse, render, status};
 use crate::caller::caller_of;
+use crate::core::command::Command;
+use crate::core::event::IdentityChange;
 
 /// The service.
 pub struct Operator(pub Arc<Broker>);
@@ -64,8 +66,13 @@ impl OperatorService for Operator {
         &self,
         request: Request<v1::CreateJoinRequest>,
     ) -> Result<Response<v1::CreateJoinResponse>, Status> {
+        let caller = caller_of(&request)?;
         let v1::CreateJoinRequest { spiffe_id } = request.into_inner();
         let id = parse::text("spiffe_id", &spiffe_id).map_err(|e| status::invalid(&e))?;
+        self.0.authority.may_invite(&id).map_err(|e| status::invalid(&e))?;
+        let command = Command::Identity(id.clone(), IdentityChange::Invited);
+        let recorded = self.0.sequencer.submit(command, caller).await;
+        recorded.map_err(|failure| status::failure(&failure))?;
         let invited = self.0.authority.invite(&id, self.0.clock.now()).await;
         let (string, expires_at) = invited.map_err(identity::refused)?;
         tracing::info!(%id, "invited");

@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 
 use dayfly_agent::render::visible;
 use dayfly_verifier::request::Request;
+use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::uses::Seen;
 
 use crate::core::event::{
-    Actor, Answer, Decision, End, Entry, Event, Head, Report, Target, TaskOutcome,
+    Actor, Answer, Decision, End, Entry, Event, Head, IdentityChange, Report, Target, TaskOutcome,
 };
 use crate::core::verdict::Refusal;
 
@@ -68,6 +69,7 @@ fn what(event: &Event) -> String {
             format!("redeemed use {use_id} of {grant} by token {token}")
         }
         Event::Ended { grant, end } => ended(grant, end),
+        Event::IdentityChanged { id, change } => identity(id, *change),
         Event::Revoked { target, .. } => format!("revoked {}", revoked(target)),
         Event::UsesReported(report) => reported(report),
     }
@@ -133,6 +135,18 @@ fn reported(Report { batch, unplaced, digest: _ }: &Report) -> String {
         let _ = write!(text, "; {count} {what}");
     }
     text
+}
+
+fn identity(id: &SpiffeId, change: IdentityChange) -> String {
+    match change {
+        IdentityChange::Invited => format!("invited {id} to join"),
+        IdentityChange::Joined { generation } => {
+            format!("let {id} join, with its certificate {generation}")
+        }
+        IdentityChange::Locked => {
+            format!("locked {id}: one of its certificates was renewed twice")
+        }
+    }
 }
 
 fn revoked(target: &Target) -> String {

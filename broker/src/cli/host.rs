@@ -10,15 +10,16 @@ use dayfly_agent::tls::Identity;
 use dayfly_proto::v1::CreateJoinRequest;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_verifier::spiffe::SpiffeId;
-use dayfly_verifier::time::{Clock, SystemClock, Timestamp};
+use dayfly_verifier::time::{SystemClock, Timestamp};
 use serde_json::json;
 
 use super::exit::{Exit, Refused};
 use super::{Context, block_on};
-use crate::authority::{Authority, AuthorityError};
+use crate::authority::AuthorityError;
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::found::{self, FoundError, Founding};
-use crate::journal::{JournalError, Sqlite};
+use crate::invite::{self, InviteError};
+use crate::journal::JournalError;
 use crate::policy::files::BundleFiles;
 use crate::random::SystemRandom;
 use crate::serve::{Host, Listeners, Opened, ServeError};
@@ -53,7 +54,9 @@ pub struct Serve {
 /// Print a join string for an identity: good for one join within ten minutes.
 ///
 /// On the broker's host, with `--config`, whether the broker runs or not; elsewhere as an
-/// operator, over the network. A locked identity is unlocked when somebody joins with it.
+/// operator, over the network, and then neither for a person nor for what the bundle does not
+/// list. An operator who invites a workload counts as one who operates it: its requests are for
+/// others to approve. A locked identity is unlocked when somebody joins with it.
 #[derive(Debug, Args)]
 pub struct Invite {
     /// The SPIFFE ID to give, as in `spiffe://shop.test/agent/refunds`.
@@ -155,17 +158,15 @@ impl Invite {
 }
 
 async fn on_this_host(config: &Config, id: &SpiffeId) -> Result<(String, String), Refused> {
-    let store = Sqlite::open(&config.journal()).map_err(|error| serving(error.into()))?;
-    let (keys, random) = (config.keys(), Arc::new(SystemRandom));
-    let opened = Authority::open(&config.trust_domain, &keys, Arc::new(store), random);
-    let authority = opened.await.map_err(|error| serving(error.into()))?;
-    let invited = authority.invite(id, SystemClock.now()).await;
-    let (string, until) = invited.map_err(|error| {
-        if let AuthorityError::Invalid(invalid) = error {
+    let host = Host { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
+    let invited = invite::on_this_host(config, &host, id).await;
+    let (string, until) = invited.map_err(|error| match error {
+        InviteError::Authority(AuthorityError::Invalid(invalid)) => {
             Refused::new(Exit::Usage, invalid)
-        } else {
-            serving(error.into())
         }
+        InviteError::Authority(error) => serving(error.into()),
+        InviteError::Journal(error) => serving(error.into()),
+        InviteError::Failed(_) => Refused::new(Exit::Unavailable, error),
     })?;
     Ok((string.to_text().to_string(), until.to_string()))
 }

@@ -41,7 +41,8 @@ pub struct Case {
 pub struct Kin {
     /// Those who own it by the bundle in force.
     pub owners: BTreeSet<PersonId>,
-    /// Those who owned or operated it at any time since the request was filed.
+    /// Those who owned or operated it at any time since the request was filed, or invited it at
+    /// any time at all.
     pub responsible: BTreeSet<PersonId>,
 }
 
@@ -148,9 +149,14 @@ pub enum Standing<'a> {
 }
 
 impl Kin {
-    /// Those near to `workload`, as `directory` says.
-    pub(super) fn of(workload: &SpiffeId, directory: &Directory) -> Self {
-        let responsible = directory.responsible_for(workload).into_iter().cloned().collect();
+    /// Those near to `workload`, as `directory` says, and those who invited it.
+    pub(super) fn of<'a>(
+        workload: &SpiffeId,
+        directory: &'a Directory,
+        inviters: impl Iterator<Item = &'a PersonId>,
+    ) -> Self {
+        let responsible = directory.responsible_for(workload).into_iter();
+        let responsible = responsible.chain(inviters).cloned().collect();
         let owners = directory.owners_of(workload).into_iter().cloned().collect();
         Self { owners, responsible }
     }
@@ -209,7 +215,8 @@ impl Case {
     }
 
     /// Whether `person` stands too near to decide: by owning or operating the workload now or at
-    /// any time since the request was filed, by being its principal, or by being the one who asks.
+    /// any time since the request was filed, by having invited it, by being its principal, or by
+    /// being the one who asks.
     #[must_use]
     pub fn is_own(&self, person: &PersonId, directory: &Directory) -> bool {
         let request = &self.request;

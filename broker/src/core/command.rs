@@ -16,7 +16,7 @@ use dayfly_verifier::time::Timestamp;
 use dayfly_verifier::uses::Batch;
 
 use super::directory::Directory;
-use super::event::{Decision, Target, TaskOutcome, Terms};
+use super::event::{Decision, IdentityChange, Target, TaskOutcome, Terms};
 use super::verdict::{Outcome, Verdict};
 
 /// Who asks, as authenticated at the edge.
@@ -26,6 +26,14 @@ pub struct Caller {
     pub id: SpiffeId,
     /// When the certificate that they came with ends: no token outlives it.
     pub until: Timestamp,
+}
+
+impl Caller {
+    /// A process that acts as the broker itself: it has no certificate that ends.
+    #[must_use]
+    pub fn itself(broker: SpiffeId) -> Self {
+        Self { id: broker, until: Timestamp::default().plus(Duration::MAX) }
+    }
 }
 
 /// What is asked.
@@ -50,6 +58,9 @@ pub enum Command {
     Complete(RequestId, HolderKey, TaskOutcome),
     /// Take a request back, or end a grant, undone. The proof by this holder key has been verified.
     Cancel(RequestId, HolderKey),
+    /// Put down what becomes of an identity: an invitation by an operator or on the host, and
+    /// what the broker itself saw.
+    Identity(SpiffeId, IdentityChange),
     /// Revoke.
     Revoke(Target, Option<TextDigest>),
     /// Put a policy bundle into force.

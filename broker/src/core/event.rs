@@ -181,6 +181,13 @@ pub enum Event {
         /// How.
         end: End,
     },
+    /// Something became of an identity that the embedded authority gives.
+    IdentityChanged {
+        /// Whose it is.
+        id: SpiffeId,
+        /// What.
+        change: IdentityChange,
+    },
     /// Something was taken back.
     Revoked {
         /// What.
@@ -269,6 +276,20 @@ pub struct Terms {
     pub uses: Option<NonZeroU32>,
     /// Whether each use is evaluated by the broker.
     pub online: bool,
+}
+
+/// What became of an identity. Renewals are no events: they give nobody anything new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityChange {
+    /// Whoever gets the join string may join as it, once.
+    Invited,
+    /// Somebody joined as it, by an invitation; if it was locked, it is not any more.
+    Joined {
+        /// Which one of its certificates they got.
+        generation: u64,
+    },
+    /// One of its certificates was renewed twice: it is locked until somebody joins as it anew.
+    Locked,
 }
 
 /// How a request or grant came to its end.

@@ -97,7 +97,8 @@ pub(super) fn said(state: &State, entry: &Entry) -> Option<(Target, Timestamp)> 
         | Event::TokenRecorded { .. }
         | Event::ExchangeAnswered { .. }
         | Event::UseRedeemed { .. }
-        | Event::UsesReported(_) => return None,
+        | Event::UsesReported(_)
+        | Event::IdentityChanged { .. } => return None,
     };
     let last_death = match &target {
         Target::Grant(grant) => last_token(state, grant, soon)?,

@@ -6,7 +6,7 @@ use dayfly_verifier::id::{ExchangeId, GrantId, PersonId, RequestId, TaskId, Toke
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 
-use super::case::{Case, Minted, Standing, Token};
+use super::case::{Case, Kin, Minted, Standing, Token};
 use super::directory::Role;
 use super::index::Tally;
 use super::state::State;
@@ -51,6 +51,13 @@ impl State {
         pending.filter(move |case| {
             self.is_asked(person, case) && !case.is_own(person, &self.directory)
         })
+    }
+
+    /// Those who stand near to `workload`: by the bundle in force, or because they invited it.
+    #[must_use]
+    pub fn kin(&self, workload: &SpiffeId) -> Kin {
+        let inviters = self.invited.get(workload).into_iter().flatten();
+        Kin::of(workload, &self.directory, inviters)
     }
 
     /// Whether the requirement of `case` names a group that `person` is in.

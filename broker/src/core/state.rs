@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use dayfly_verifier::claims::Record;
 use dayfly_verifier::holder::HolderKey;
-use dayfly_verifier::id::{BundleDigest, GrantId, KeyId, Seq, TextDigest};
+use dayfly_verifier::id::{BundleDigest, GrantId, KeyId, PersonId, Seq, TextDigest};
 use dayfly_verifier::request::{Request, SignerKey};
 use dayfly_verifier::resource::{Resource, ResourcePattern};
+use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use imbl::OrdMap;
 
-use super::case::{Case, Closed, How, Kin, Stage};
+use super::case::{Case, Closed, How, Stage};
 use super::directory::Directory;
-use super::event::{Actor, Entry, Event, Head, Target};
+use super::event::{Actor, Entry, Event, Head, IdentityChange, Target};
 use super::feed::{self, Feed};
 use super::index::Index;
 use super::limits::Limits;
@@ -46,6 +47,8 @@ pub struct State {
     pub feed: Feed,
     /// How far gateways have told what was done with tokens.
     pub(super) reports: Reports,
+    /// Who invited whom to join. Whom somebody invited, they can be.
+    pub(super) invited: OrdMap<SpiffeId, BTreeSet<PersonId>>,
     pub(super) cases: OrdMap<GrantId, Arc<Case>>,
     pub(super) index: Index,
 }
@@ -96,6 +99,7 @@ impl State {
             limits,
             feed: Feed::new(&Head::ORIGIN.epoch),
             reports: Reports::default(),
+            invited: OrdMap::new(),
             cases: OrdMap::new(),
             index: Index::default(),
         }
@@ -147,8 +151,18 @@ impl State {
             Event::BundleApplied { bundle, directory, signers: _ } => {
                 self.bundle = Some(*bundle);
                 self.directory = Arc::new(directory.clone());
-                self.look_at_kin_again();
+                self.look_at_kin_again(self.index.open(self.time).collect());
             }
+            Event::IdentityChanged { id, change: IdentityChange::Invited } => {
+                if let Actor::Person(name, _) = by {
+                    self.invited.entry(id.clone()).or_default().insert(name.clone());
+                    self.look_at_kin_again(self.index.of_workload(id).collect());
+                }
+            }
+            Event::IdentityChanged {
+                change: IdentityChange::Joined { .. } | IdentityChange::Locked,
+                ..
+            } => {}
             Event::KeyAdded { key, public, not_after } => {
                 let key = self.keys.insert(*key, SigningKey::new(*public, *not_after));
                 if key.is_some() {
@@ -220,7 +234,7 @@ impl State {
             digest: request.digest(),
             justification,
             seq: self.head.seq,
-            kin: Arc::new(Kin::of(&request.workload, &self.directory)),
+            kin: Arc::new(self.kin(&request.workload)),
             approvals: BTreeMap::new(),
             stage,
         };
@@ -255,11 +269,15 @@ impl State {
         cases.iter().try_for_each(|id| self.change(id, event))
     }
 
-    /// A new directory: who stands near to the workloads of open cases may have changed.
-    fn look_at_kin_again(&mut self) {
-        for id in self.index.open(self.time).collect::<Vec<_>>() {
+    /// Who stands near to the workloads of these cases may have changed: of those that are open,
+    /// it is written down.
+    fn look_at_kin_again(&mut self, cases: Vec<GrantId>) {
+        for id in cases {
             let Some(old) = self.cases.get(&id) else { continue };
-            let mut kin = Kin::of(&old.request.workload, &self.directory);
+            if old.due().is_none_or(|due| due <= self.time) {
+                continue;
+            }
+            let mut kin = self.kin(&old.request.workload);
             kin.responsible.extend(old.kin.responsible.iter().cloned());
             if kin == *old.kin {
                 continue;

@@ -28,7 +28,8 @@ pub(super) const fn takes_away(event: &Event) -> bool {
         | Event::TokenRecorded { .. }
         | Event::ExchangeAnswered { .. }
         | Event::UseRedeemed { .. }
-        | Event::UsesReported(_) => false,
+        | Event::UsesReported(_)
+        | Event::IdentityChanged { .. } => false,
     }
 }
 
@@ -94,7 +95,8 @@ fn pending(
         | Event::KeyRetired { .. }
         | Event::RequestFiled { .. }
         | Event::RequestRefused { .. }
-        | Event::UsesReported(_) => return Err("the event is not about an open case"),
+        | Event::UsesReported(_)
+        | Event::IdentityChanged { .. } => return Err("the event is not about an open case"),
     }
     Ok(Some(new))
 }
@@ -145,7 +147,8 @@ fn granted(
         | Event::KeyRetired { .. }
         | Event::RequestFiled { .. }
         | Event::RequestRefused { .. }
-        | Event::UsesReported(_) => return Err("the event is not about an open case"),
+        | Event::UsesReported(_)
+        | Event::IdentityChanged { .. } => return Err("the event is not about an open case"),
     }
     Ok(Some(Case { stage: Stage::Granted(grant), ..case.clone() }))
 }

@@ -38,6 +38,7 @@ impl StoredEntry {
             | Event::TokenRecorded { .. }
             | Event::ExchangeAnswered { .. }
             | Event::UseRedeemed { .. }
+            | Event::IdentityChanged { .. }
             | Event::Ended { .. }
             | Event::Revoked { .. }
             | Event::UsesReported(_) => before.epoch,

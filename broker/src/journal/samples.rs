@@ -21,7 +21,7 @@ use dayfly_verifier::uses::{About, Batch, Line, Seen};
 use super::{JournalError, StoredEntry};
 use crate::core::directory::{Directory, Person, Role, WorkloadRule};
 use crate::core::event::{
-    Actor, Answer, Decision, End, Entry, Event, Evidence, Head, Report, Target, TaskOutcome, Terms,
+    Actor, Answer, Decision, End, Entry, Event, Evidence, Head, IdentityChange, Report, Target, TaskOutcome, Terms,
 };
 use crate::core::verdict::Refusal;
 
@@ -293,7 +293,15 @@ pub(crate) fn events() -> Vec<Event> {
     events.extend(ends());
     events.extend(revocations());
     events.push(report());
+    events.extend(identities());
     events
+}
+
+fn identities() -> Vec<Event> {
+    let changes =
+        [IdentityChange::Invited, IdentityChange::Joined { generation: 3 }, IdentityChange::Locked];
+    let of = |change| Event::IdentityChanged { id: spiffe("agent/refunds"), change };
+    changes.map(of).into()
 }
 
 /// Every kind of entry, by every kind of actor.

@@ -120,6 +120,7 @@ impl World {
             id: id.clone(),
             key: None,
             key_digest: [0; 32],
+            generation: 1,
             from: now,
             until: now.plus(Duration::from_secs(3600)),
         });

@@ -156,3 +156,22 @@ async fn an_invitation_is_for_an_id_of_the_trust_domain() {
     assert_ne!(first.join_string, second.join_string);
     assert_eq!(first.expires_at_ms, i64::try_from(START_MS).unwrap() + 600_000);
 }
+
+#[tokio::test]
+async fn a12_an_invitation_is_on_record_and_is_for_no_person() {
+    let world = World::new().await;
+    let invite = async |id: &str, by: &str| {
+        let message = v1::CreateJoinRequest { spiffe_id: id.into() };
+        world.operator().create_join(world.by(by, message)).await
+    };
+    let head = world.broker.sequencer.state().head;
+    for id in ["spiffe://shop.test/person/ana", "spiffe://shop.test/person/new"] {
+        assert_eq!(refused(invite(id, "olga").await), "INVALID", "{id}");
+    }
+    assert_eq!(refused(invite("spiffe://shop.test/agent/a", "ana").await), "NOT_FOUND");
+    assert_eq!(world.broker.sequencer.state().head, head, "nothing was recorded");
+    invite("spiffe://shop.test/agent/a", "olga").await.unwrap();
+    let state = world.broker.sequencer.state();
+    let kin = state.kin(&"spiffe://shop.test/agent/a".parse().unwrap());
+    assert!(kin.responsible.contains(&"olga".parse().unwrap()));
+}

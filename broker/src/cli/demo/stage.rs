@@ -11,15 +11,14 @@ use dayfly_agent::session::Session;
 use dayfly_agent::sign::Signer;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::spiffe::SpiffeId;
-use dayfly_verifier::time::{Clock as _, SystemClock};
+use dayfly_verifier::time::SystemClock;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use tokio::task::JoinHandle;
 
 use super::draw;
-use crate::authority::Authority;
 use crate::config::Config;
 use crate::found::{self, Founding};
-use crate::journal::Sqlite;
+use crate::invite;
 use crate::policy::files::BundleFiles;
 use crate::random::SystemRandom;
 use crate::serve::{Host, Listeners, Opened, ServeError};
@@ -110,10 +109,8 @@ impl Stage {
     /// is kept.
     pub(super) async fn join(&self, path: &str) -> anyhow::Result<(SpiffeId, PathBuf)> {
         let id: SpiffeId = format!("spiffe://{DOMAIN}/{path}").parse()?;
-        let store = Arc::new(Sqlite::open(&self.config.journal())?);
-        let (keys, random) = (self.config.keys(), Arc::new(SystemRandom));
-        let authority = Authority::open(DOMAIN, &keys, store, random).await?;
-        let (string, _) = authority.invite(&id, SystemClock.now()).await?;
+        let host = Host { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
+        let (string, _) = invite::on_this_host(&self.config, &host, &id).await?;
         let dir = self.scratch.path(&path.replace('/', "-"));
         join(&string, &self.join_address, &dir, Arc::new(SystemClock)).await?;
         Ok((id, dir))

@@ -9,7 +9,7 @@ use dayfly_verifier::request::{ConfirmBy, Request, Requirement};
 use dayfly_verifier::time::Timestamp;
 
 use super::{Asked, Decided, current, grounds, invalid};
-use crate::core::case::{Case, Kin, Stage};
+use crate::core::case::{Case, Stage};
 use crate::core::command::Filing;
 use crate::core::denial::{Denial, Limited};
 use crate::core::event::Event;
@@ -103,7 +103,7 @@ fn pending(asked: &Asked<'_>, request: Request, until: Timestamp) -> Case {
         digest: request.digest(),
         justification: None,
         seq: asked.state.head.seq.next(),
-        kin: Arc::new(Kin::of(&request.workload, &asked.state.directory)),
+        kin: Arc::new(asked.state.kin(&request.workload)),
         approvals: BTreeMap::new(),
         stage: Stage::Pending { until },
         request: Arc::new(request),

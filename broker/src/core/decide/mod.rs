@@ -7,6 +7,7 @@ mod end;
 mod exchange;
 mod file;
 mod grounds;
+mod identity;
 mod operate;
 mod redeem;
 mod report;
@@ -57,6 +58,7 @@ pub fn decide(
         Command::Report(batch) => report::report(&asked, batch),
         Command::Complete(request, key, outcome) => end::complete(&asked, request, key, *outcome),
         Command::Cancel(request, key) => end::cancel(&asked, request, key),
+        Command::Identity(id, change) => identity::change(&asked, id, *change),
         Command::Revoke(target, reason) => operate::revoke(&asked, target, *reason),
         Command::Apply(application) => bundle::apply(&asked, application),
         Command::AddKey { key, public, not_after } => {

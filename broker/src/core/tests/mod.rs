@@ -6,6 +6,7 @@ mod attacks;
 mod basis;
 mod defects;
 mod feed;
+mod identities;
 mod measure;
 mod model;
 mod oracle;

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use super::oracle::{Step, judge};
 use super::world::*;
 use crate::core::command::{Application, Caller, Command, Exchange, Filing};
-use crate::core::directory::Directory;
-use crate::core::event::{Answer, Target, TaskOutcome};
+use crate::core::directory::{Directory, Role};
+use crate::core::event::{Answer, IdentityChange, Target, TaskOutcome};
 use crate::core::verdict::{Outcome, Verdict};
 
 /// One command, drawn: what, by whom, about what, and how.
@@ -135,6 +135,15 @@ impl Model {
                 ),
             ),
             28 => ("person/ops", self.bundle(how)),
+            29 => {
+                let ids = ["agent/a", "agent/b", "gateway/mail", "person/ann", "nobody/x"];
+                let change = match how % 8 {
+                    0 => IdentityChange::Joined { generation: 1 },
+                    1 => IdentityChange::Locked,
+                    _ => IdentityChange::Invited,
+                };
+                (as_person, Command::Identity(id(pick(&ids, about)?), change))
+            }
             _ => return None,
         })
     }
@@ -225,6 +234,7 @@ fn another(how: u8) -> Directory {
         2 => drop(other.people.remove(&person("abe"))),
         3 => other.workloads[0].ids = "spiffe://t.test/agent/a".parse().unwrap(),
         4 => other.workloads[0].operators.clear(),
+        5 => drop(other.people.get_mut(&person("max")).unwrap().roles.insert(Role::Operator)),
         _ => {}
     }
     other

@@ -41,6 +41,7 @@ struct Told {
     dead: BTreeSet<TokenId>,
     exchanges: BTreeMap<(SpiffeId, ExchangeId), TokenId>,
     uses: BTreeMap<GrantId, BTreeSet<UseId>>,
+    invited: BTreeSet<(SpiffeId, PersonId)>,
 }
 
 struct Case {
@@ -88,7 +89,7 @@ pub(super) fn judge(log: &[(Head, Entry)], steps: &[Step]) -> Verdict {
 }
 
 impl Told {
-    /// Those who own or operate, are acted for, or are the one who asks.
+    /// Those who own or operate, have invited, are acted for, or are the one who asks.
     fn near(&self, request: &Request) -> BTreeSet<PersonId> {
         let of = request.workload.to_string();
         let rules = self.directory.workloads.iter();
@@ -96,6 +97,8 @@ impl Told {
         let mut near: BTreeSet<_> =
             rules.flat_map(|rule| rule.owners.union(&rule.operators)).cloned().collect();
         near.extend(request.principal.clone());
+        let inviters = self.invited.iter().filter(|(id, _)| *id == request.workload);
+        near.extend(inviters.map(|(_, name)| name.clone()));
         let people = self.directory.people.iter();
         near.extend(
             people.filter(|(_, who)| who.ids.contains(&request.workload)).map(|(n, _)| n.clone()),
@@ -199,8 +202,24 @@ impl Told {
                     law!(audience == gateway, "I7: a report of what another gateway guards");
                 }
             }
+            Event::IdentityChanged { id, change } => self.changed(id, *change, by)?,
             Event::EpochOpened { .. } | Event::KeyAdded { .. } | Event::KeyRetired { .. } => {}
         }
+        Ok(())
+    }
+
+    fn changed(&mut self, id: &SpiffeId, change: IdentityChange, by: &Actor) -> Verdict {
+        let Actor::Person(name, _) = by else { return Ok(()) };
+        law!(change == IdentityChange::Invited && self.is_operator(by), "seen by no broker");
+        let rules = self.directory.workloads.iter();
+        let mut rules = rules.map(|rule| matches(&rule.ids.to_string(), id.as_str()));
+        let listed = rules.any(|is| is) || self.directory.gateways.contains(id);
+        law!(listed, "an operator invited whom the bundle does not list");
+        law!(
+            self.directory.people.values().all(|who| !who.ids.contains(id)),
+            "I3: invited a person"
+        );
+        self.invited.insert((id.clone(), name.clone()));
         Ok(())
     }
 
@@ -410,6 +429,7 @@ impl Told {
             | Command::Complete(..)
             | Command::Cancel(..)
             | Command::Revoke(..)
+            | Command::Identity(..)
             | Command::Apply(_)
             | Command::AddKey { .. } => {}
         }

@@ -11,7 +11,7 @@ use dayfly_verifier::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::directory::DirectoryV1;
-use super::parts::{DecisionV1, EndV1, HeadV1, RefusalV1, TargetV1, TermsV1};
+use super::parts::{DecisionV1, EndV1, HeadV1, IdentityChangeV1, RefusalV1, TargetV1, TermsV1};
 use super::report::ReportV1;
 use super::request::{ClaimsV1, RequestV1, RequirementV1};
 use super::{Text, texts, untexts};
@@ -92,6 +92,10 @@ pub(super) enum EventV1 {
     Ended {
         grant: Text<GrantId>,
         end: EndV1,
+    },
+    IdentityChanged {
+        id: Text<SpiffeId>,
+        change: IdentityChangeV1,
     },
     Revoked {
         target: TargetV1,
@@ -180,6 +184,9 @@ impl From<&Event> for EventV1 {
                 use_id: use_id.into(),
             },
             Event::Ended { grant, end } => Self::Ended { grant: grant.into(), end: end.into() },
+            Event::IdentityChanged { id, change } => {
+                Self::IdentityChanged { id: id.into(), change: (*change).into() }
+            }
             Event::Revoked { target, reason } => {
                 Self::Revoked { target: target.into(), reason: reason.map(Text) }
             }
@@ -242,6 +249,9 @@ impl TryFrom<EventV1> for Event {
                 Self::UseRedeemed { grant: grant.0, token: token.0, use_id: use_id.0 }
             }
             EventV1::Ended { grant, end } => Self::Ended { grant: grant.0, end: end.into() },
+            EventV1::IdentityChanged { id, change } => {
+                Self::IdentityChanged { id: id.0, change: change.into() }
+            }
             EventV1::Revoked { target, reason } => {
                 Self::Revoked { target: target.into(), reason: reason.map(|text| text.0) }
             }

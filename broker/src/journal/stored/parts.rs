@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::request::{NarrowingV1, ScopeV1};
 use super::{Bytes, Text, some};
-use crate::core::event::{Answer, Decision, End, Evidence, Head, Target, TaskOutcome, Terms};
+use crate::core::event::{
+    Answer, Decision, End, Evidence, Head, IdentityChange, Target, TaskOutcome, Terms,
+};
 use crate::core::verdict::Refusal;
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +88,14 @@ pub(super) enum TaskOutcomeV1 {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum IdentityChangeV1 {
+    Invited,
+    Joined { generation: u64 },
+    Locked,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum TargetV1 {
     Grant(Text<GrantId>),
     Token(Text<TokenId>),
@@ -95,6 +105,26 @@ pub(super) enum TargetV1 {
     Task(Text<TaskId>),
     Prefix(Text<Resource>),
     Key(u32),
+}
+
+impl From<IdentityChange> for IdentityChangeV1 {
+    fn from(change: IdentityChange) -> Self {
+        match change {
+            IdentityChange::Invited => Self::Invited,
+            IdentityChange::Joined { generation } => Self::Joined { generation },
+            IdentityChange::Locked => Self::Locked,
+        }
+    }
+}
+
+impl From<IdentityChangeV1> for IdentityChange {
+    fn from(stored: IdentityChangeV1) -> Self {
+        match stored {
+            IdentityChangeV1::Invited => Self::Invited,
+            IdentityChangeV1::Joined { generation } => Self::Joined { generation },
+            IdentityChangeV1::Locked => Self::Locked,
+        }
+    }
 }
 
 impl From<&Head> for HeadV1 {
