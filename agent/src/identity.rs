@@ -19,7 +19,6 @@ use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::files::{self, FileError};
@@ -269,16 +268,6 @@ impl IdentityDir {
         let path = self.file(name);
         move |reason| IdentityError::Invalid { path: path.clone(), reason }
     }
-}
-
-/// The generation of an SVID of the embedded authority: the last eight bytes of its serial number.
-#[must_use]
-pub fn generation(identity: &Identity) -> u64 {
-    let serial = identity.chain().first().and_then(|leaf| {
-        let (_, cert) = X509Certificate::from_der(leaf).ok()?;
-        cert.raw_serial().last_chunk::<8>().copied()
-    });
-    serial.map_or(0, u64::from_be_bytes)
 }
 
 /// The digest of the trust bundle that came with an SVID.

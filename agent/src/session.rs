@@ -25,7 +25,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::identity::{IdentityDir, IdentityError, Keep, generation};
+use crate::identity::{IdentityDir, IdentityError, Keep};
 use crate::tls::{Identity, Live, no_name};
 
 /// How long connecting to one address may take.
@@ -106,6 +106,7 @@ fn meaning(alert: AlertDescription) -> &'static str {
         AlertDescription::CertificateExpired => "it is expired, or the clocks differ",
         AlertDescription::UnknownCA => "it belongs to another trust domain or authority",
         AlertDescription::CertificateRequired => "there was none",
+        AlertDescription::CertificateRevoked => "its ID is locked, or it is from before a lock",
         AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
             "it breaks a rule; the broker's log says which"
         }
@@ -217,8 +218,8 @@ impl Session {
             return Ok(());
         }
         let key = self.dir.next_key()?;
-        let request =
-            RenewRequest { csr_der: key.csr().to_vec().into(), generation: generation(&before) };
+        let generation = before.as_peer().generation;
+        let request = RenewRequest { csr_der: key.csr().to_vec().into(), generation };
         let answer = IdentityServiceClient::new(self.channel()).renew(request).await;
         let svid = answer.map_err(OpenError::from_status)?.into_inner().svid;
         let svid = svid.ok_or(OpenError::Answer("it holds no SVID"))?;

@@ -27,6 +27,9 @@ pub struct Peer {
     pub key: Option<HolderKey>,
     /// SHA-256 over the certificate's public key info: names the certificate's key, of any kind.
     pub key_digest: [u8; 32],
+    /// Which one of the ID's certificates it is, by the count of the embedded authority: the last
+    /// eight bytes of the serial number. Of no meaning where another authority gave it.
+    pub generation: u64,
     /// When the certificate begins.
     pub from: Timestamp,
     /// When the certificate ends, and the connection with it.
@@ -174,13 +177,6 @@ fn path_error(error: webpki::Error) -> SvidError {
     }
 }
 
-/// Whether an ID is kept for brokers: `spiffe://trust-domain/dayfly/broker`, or below it. The
-/// authority never gives one to anybody else.
-#[must_use]
-pub fn is_broker(id: &SpiffeId) -> bool {
-    id.segments().take(2).eq(["dayfly", "broker"])
-}
-
 /// What a leaf says, by the rules of the X.509-SVID standard (sections 2 and 4). Says nothing
 /// about who vouches for it.
 pub fn read_leaf(der: &CertificateDer<'_>) -> Result<Peer, SvidError> {
@@ -211,7 +207,10 @@ pub fn read_leaf(der: &CertificateDer<'_>) -> Result<Peer, SvidError> {
         Timestamp::from_secs(secs).map_err(|_| SvidError::Malformed)
     };
     let (from, until) = (time(cert.validity().not_before)?, time(cert.validity().not_after)?);
-    Ok(Peer { id, key, key_digest: Sha256::digest(key_info.raw).into(), from, until })
+    let generation =
+        cert.raw_serial().last_chunk::<8>().map_or(0, |count| u64::from_be_bytes(*count));
+    let key_digest = Sha256::digest(key_info.raw).into();
+    Ok(Peer { id, key, key_digest, generation, from, until })
 }
 
 fn uri<'a>(name: &GeneralName<'a>) -> Option<&'a str> {

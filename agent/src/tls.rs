@@ -90,6 +90,37 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// Whether the other end of a connection may be there, beside what its certificate says. It is
+/// asked in the handshake, and every second after it. Clones ask the same.
+#[derive(Clone)]
+pub struct Admission(Arc<dyn Fn(&Peer) -> bool + Send + Sync>);
+
+impl Admission {
+    /// Whoever has a certificate of the trust domain.
+    #[must_use]
+    pub fn everybody() -> Self {
+        Self::of(|_| true)
+    }
+
+    /// Those for whom `admits` is true. It must not wait.
+    #[must_use]
+    pub fn of(admits: impl Fn(&Peer) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(admits))
+    }
+
+    /// Whether this one may be there.
+    #[must_use]
+    pub fn admits(&self, peer: &Peer) -> bool {
+        (self.0)(peer)
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admission")
+    }
+}
+
 /// The present identity, as handshakes look it up. Clones share it.
 #[derive(Clone)]
 pub struct Live {
@@ -121,17 +152,22 @@ impl Live {
         &self.clock
     }
 
-    /// How to accept connections whose other end must have an SVID of the same trust domain.
-    /// `protocols` are offered by application-layer protocol negotiation (`h2`, `http/1.1`).
-    pub fn accept_mutual(&self, protocols: &[&str]) -> Result<ServerConfig, Error> {
-        let verifier = Arc::new(Verify(Trust::Domain(self.clone())));
+    /// How to accept connections whose other end must have an SVID of the same trust domain, and
+    /// be one whom `admission` admits. `protocols` are offered by application-layer protocol
+    /// negotiation (`h2`, `http/1.1`).
+    pub(crate) fn accept_mutual(
+        &self,
+        protocols: &[&str],
+        admission: Admission,
+    ) -> Result<ServerConfig, Error> {
+        let verifier = Arc::new(Verify(Trust::Domain(self.clone(), admission)));
         let config = server_builder(&self.clock)?.with_client_cert_verifier(verifier);
         Ok(server(config.with_cert_resolver(Arc::new(Present(self.clone()))), protocols))
     }
 
     /// How to accept connections of those who have no certificate yet: for joining, and nothing
     /// else. The roots are sent along, since the other end knows no more than their digest.
-    pub fn accept_anyone(&self, protocols: &[&str]) -> Result<ServerConfig, Error> {
+    pub(crate) fn accept_anyone(&self, protocols: &[&str]) -> Result<ServerConfig, Error> {
         let config = server_builder(&self.clock)?.with_no_client_auth();
         Ok(server(config.with_cert_resolver(Arc::new(PresentWithRoots(self.clone()))), protocols))
     }

@@ -2,9 +2,10 @@
 //!
 //! It takes a public key from a request and nothing else; the ID is fixed by the join string, or
 //! is the caller's own. Must never give an ID that is kept for brokers, nor one of another trust
-//! domain, nor renew one document twice.
+//! domain, nor renew one document twice, nor forget a lock while a certificate from before it is
+//! good.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use arc_swap::ArcSwap;
 use dayfly_agent::files::{self, FileError};
 use dayfly_agent::identity::{NewKey, pem};
 use dayfly_agent::join::JoinString;
-use dayfly_agent::svid::{Peer, TrustBundle, is_broker};
+use dayfly_agent::svid::{Peer, TrustBundle};
 use dayfly_agent::tls::Identity;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::invalid::Invalid;
@@ -29,11 +30,12 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyD
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::journal::{Invitation, Joins, JournalError, Renewal};
+use crate::journal::{DOCUMENT_KEPT, Floor, Invitation, Joins, JournalError, Renew, Renewal};
 use crate::random::Random;
 
 /// How long an SVID lives.
 pub const SVID_LIFE: Duration = Duration::from_secs(60 * 60);
+const _: () = assert!(DOCUMENT_KEPT.as_secs() >= 2 * SVID_LIFE.as_secs());
 /// How long a join string is good for.
 pub const INVITATION_LIFE: Duration = Duration::from_secs(10 * 60);
 /// How long the authority's own certificate lives.
@@ -47,6 +49,9 @@ const MAX_CSR_BYTES: usize = 4096;
 const KEY_FILE: &str = "authority.key";
 const ROOT_FILE: &str = "authority.pem";
 
+const LOCKED: &str =
+    "the ID is locked: one of its certificates was renewed twice; join anew to unlock it";
+
 /// Why the authority gives no SVID.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
@@ -59,9 +64,15 @@ pub enum AuthorityError {
     /// No such SVID was given by this authority.
     #[error("this authority gave no such SVID; join again")]
     Unknown,
-    /// One SVID was renewed twice: one of the two who did holds a stolen key.
-    #[error("the ID is locked: one of its certificates was renewed twice; join anew to unlock it")]
+    /// One SVID was renewed twice, just now: one of the two who did holds a stolen key.
+    #[error("{LOCKED}")]
+    Forked,
+    /// That happened before.
+    #[error("{LOCKED}")]
     Locked,
+    /// It was not asked for before, and less than a quarter of the certificate's life is over.
+    #[error("a certificate is renewed when a quarter of its life is over: this one from {0} on")]
+    TooEarly(Timestamp),
     /// What the authority remembers cannot be reached.
     #[error(transparent)]
     Store(#[from] JournalError),
@@ -77,6 +88,17 @@ impl From<rcgen::Error> for AuthorityError {
     fn from(error: rcgen::Error) -> Self {
         Self::Certificate(error.to_string())
     }
+}
+
+/// Why a certificate that was good is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Barred {
+    /// Its ID is locked.
+    #[error("this ID is locked; join anew to unlock it")]
+    Locked,
+    /// Its ID was locked after it was issued, and somebody has joined anew since.
+    #[error("this certificate is from before its ID was locked; join anew")]
+    Outdated,
 }
 
 /// An SVID as it is given.
@@ -98,7 +120,7 @@ pub struct Authority {
     bundle: TrustBundle,
     joins: Arc<dyn Joins>,
     random: Arc<dyn Random>,
-    locked: ArcSwap<BTreeSet<SpiffeId>>,
+    floors: ArcSwap<BTreeMap<SpiffeId, Floor>>,
 }
 
 impl Authority {
@@ -129,8 +151,8 @@ impl Authority {
         let key = key.ok_or_else(|| Invalid::new(KEY_FILE, "must hold a private key in PEM"))?;
         let issuer = Issuer::from_ca_cert_der(&root, key)?;
         let bundle = TrustBundle::new(domain, vec![root])?;
-        let locked = ArcSwap::from_pointee(joins.locked().await?);
-        Ok(Self { issuer, bundle, joins, random, locked })
+        let floors = ArcSwap::from_pointee(joins.floors().await?);
+        Ok(Self { issuer, bundle, joins, random, floors })
     }
 
     /// The roots of the trust domain.
@@ -139,21 +161,26 @@ impl Authority {
         &self.bundle
     }
 
-    /// Whether an ID is locked: nothing is done for whoever comes with it.
-    #[must_use]
-    pub fn is_locked(&self, id: &SpiffeId) -> bool {
-        self.locked.load().contains(id)
+    /// Whether anything is done for whoever comes with this certificate, as far as locks go.
+    pub fn admits(&self, peer: &Peer) -> Result<(), Barred> {
+        match self.floors.load().get(&peer.id) {
+            None => Ok(()),
+            Some(Floor::Locked) => Err(Barred::Locked),
+            Some(Floor::From(least)) if peer.generation < *least => Err(Barred::Outdated),
+            Some(Floor::From(_)) => Ok(()),
+        }
     }
 
     /// How many IDs are locked.
     #[must_use]
     pub fn locked_ids(&self) -> u64 {
-        u64::try_from(self.locked.load().len()).unwrap_or(u64::MAX)
+        let locked = self.floors.load().values().filter(|floor| **floor == Floor::Locked).count();
+        u64::try_from(locked).unwrap_or(u64::MAX)
     }
 
     /// Reads anew which IDs are locked: another process may have changed it.
     pub async fn refresh(&self) -> Result<(), AuthorityError> {
-        self.locked.store(Arc::new(self.joins.locked().await?));
+        self.floors.store(Arc::new(self.joins.floors().await?));
         Ok(())
     }
 
@@ -167,20 +194,25 @@ impl Authority {
         Ok(Identity::new(vec![svid.certificate], &private, self.bundle.clone())?)
     }
 
+    /// Whether this authority gives such an ID to anybody.
+    pub fn may_invite(&self, id: &SpiffeId) -> Result<(), Invalid> {
+        let refused = |rule| Err(Invalid::new("spiffe_id", rule));
+        if id.trust_domain() != self.bundle.domain() {
+            return refused("must be of the broker's trust domain");
+        }
+        if id.is_broker() {
+            return refused("must not be one that is kept for brokers");
+        }
+        Ok(())
+    }
+
     /// Invites whoever gets the string to join as `id`, once, until the time that is given back.
     pub async fn invite(
         &self,
         id: &SpiffeId,
         now: Timestamp,
     ) -> Result<(JoinString, Timestamp), AuthorityError> {
-        if id.trust_domain() != self.bundle.domain() {
-            return Err(Invalid::new("spiffe_id", "must be of the broker's trust domain").into());
-        }
-        if is_broker(id) {
-            return Err(
-                Invalid::new("spiffe_id", "must not be one that is kept for brokers").into()
-            );
-        }
+        self.may_invite(id)?;
         let bundle = TrustBundle::digest(self.bundle.roots());
         let mut string = JoinString { id: [0; 16], secret: Zeroizing::default(), bundle };
         self.random.fill(&mut string.id);
@@ -212,7 +244,7 @@ impl Authority {
     }
 
     /// The next SVID for the ID of `peer`, in place of the one that they came with, which is of
-    /// this generation.
+    /// this generation. Asked for again with the same key, it is the same one, byte for byte.
     pub async fn renew(
         &self,
         peer: &Peer,
@@ -225,17 +257,30 @@ impl Authority {
         if before == next {
             return Err(Invalid::new("csr_der", "must be for a new key").into());
         }
-        match self.joins.renew(&peer.id, generation, &before, &next).await? {
-            Renewal::Granted(generation) => self.issue(&peer.id, &key, generation, now),
+        let from = renewed_from(peer);
+        let renew = Renew {
+            spiffe_id: peer.id.clone(),
+            generation,
+            key_hash: before,
+            next_key_hash: next,
+            due: now >= from,
+        };
+        match self.joins.renew(&renew, now).await? {
+            Renewal::Granted { generation, issued_at } => {
+                self.issue(&peer.id, &key, generation, issued_at)
+            }
+            Renewal::TooEarly => Err(AuthorityError::TooEarly(from)),
             Renewal::Unknown => Err(AuthorityError::Unknown),
-            Renewal::Locked => {
+            Renewal::Forked => {
                 tracing::warn!(id = %peer.id, "a certificate was renewed twice: its ID is locked");
                 self.refresh().await?;
-                Err(AuthorityError::Locked)
+                Err(AuthorityError::Forked)
             }
+            Renewal::Locked => Err(AuthorityError::Locked),
         }
     }
 
+    /// A pure function of its arguments.
     fn issue(
         &self,
         id: &SpiffeId,
@@ -252,22 +297,30 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        params.serial_number = Some(self.serial(generation));
+        params.serial_number = Some(serial(id, &key_hash(key), generation));
         set_life(&mut params, now.minus(BEHIND), until);
         let certificate = params.signed_by(key, &self.issuer)?.into();
         Ok(Svid { id: id.clone(), certificate, until, generation })
     }
+}
 
-    /// Eight random bytes, the first of them without its sign and never zero, then the generation:
-    /// the holder reads from the certificate which one it is.
-    fn serial(&self, generation: u64) -> SerialNumber {
-        let mut serial = [0; 16];
-        let (random, count) = serial.split_at_mut(8);
-        self.random.fill(random);
-        random.iter_mut().take(1).for_each(|first| *first = *first & 0x3f | 0x40);
-        count.copy_from_slice(&generation.to_be_bytes());
-        SerialNumber::from_slice(&serial)
-    }
+/// Eight bytes that stand for the ID and the key, the first of them without its sign and never
+/// zero, then the generation: both ends read from the certificate which one it is.
+fn serial(id: &SpiffeId, key_hash: &[u8; 32], generation: u64) -> SerialNumber {
+    let digest = Sha256::new()
+        .chain_update(b"dayfly.serial.v1\0")
+        .chain_update(key_hash)
+        .chain_update(id.as_str())
+        .finalize();
+    let named = digest.iter().take(8).copied().enumerate();
+    let named = named.map(|(place, byte)| if place == 0 { byte & 0x3f | 0x40 } else { byte });
+    SerialNumber::from(named.chain(generation.to_be_bytes()).collect::<Vec<_>>())
+}
+
+/// From when on a certificate is renewed: when a quarter of its life is over.
+fn renewed_from(peer: &Peer) -> Timestamp {
+    let quarter = peer.until.since(peer.from).checked_div(4).unwrap_or_default();
+    peer.from.plus(quarter)
 }
 
 /// The ID of the broker of a trust domain.

@@ -1,5 +1,8 @@
 //! Who calls, and what they may call: one table, one rule for each method, in force before any
-//! handler runs. A method without a rule is refused to everybody.
+//! handler runs, and for as long as an answer lasts. A method without a rule is refused to
+//! everybody.
+
+mod watched;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,6 +23,7 @@ use crate::authority::Authority;
 use crate::core::command::Caller;
 use crate::core::denial::Denial;
 use crate::core::directory::{Directory, Party, Role};
+use watched::{Stay, Watched};
 
 /// Who may call a method. What they may do with it is decided by the rules of the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub enum Rule {
     Joiner,
     /// Whoever has a certificate of the trust domain.
     Anyone,
+    /// Workloads, people and gateways that the bundle in force knows.
+    Listed,
     /// Workloads that the bundle in force knows.
     Workload,
     /// People that it knows.
@@ -43,7 +49,7 @@ pub enum Rule {
 /// The rule of every method.
 pub const RULES: &[(&str, Rule)] = &[
     ("/dayfly.v1.IdentityService/Join", Rule::Joiner),
-    ("/dayfly.v1.IdentityService/Renew", Rule::Anyone),
+    ("/dayfly.v1.IdentityService/Renew", Rule::Listed),
     ("/dayfly.v1.AccessService/RequestAccess", Rule::Workload),
     ("/dayfly.v1.AccessService/WatchRequest", Rule::Workload),
     ("/dayfly.v1.AccessService/Exchange", Rule::Workload),
@@ -111,6 +117,12 @@ pub fn peer_of<T>(request: &tonic::Request<T>) -> Result<&Peer, Status> {
 }
 
 impl Rule {
+    /// Refuses a caller whom the rule does not mean.
+    fn check(self, id: &SpiffeId, directory: &Directory) -> Result<(), Status> {
+        let admits = self.admits(id, directory);
+        if admits { Ok(()) } else { Err(status::denial(&Denial::NotAllowed)) }
+    }
+
     /// Whether a caller with this ID is one of those whom the rule means.
     #[must_use]
     pub fn admits(self, id: &SpiffeId, directory: &Directory) -> bool {
@@ -124,6 +136,7 @@ impl Rule {
         match self {
             Self::Joiner => false,
             Self::Anyone => true,
+            Self::Listed => directory.party(id) != Party::Stranger,
             Self::Workload => match directory.party(id) {
                 Party::Workload => true,
                 Party::Gateway => directory.workloads.iter().any(|rule| rule.ids.matches(id)),
@@ -178,18 +191,37 @@ impl Door {
             (Self::Mutual(known), _) => known,
         };
         let peer = peer.ok_or_else(no_certificate)?;
-        if peer.until <= known.clock.now() {
+        known.is_here(peer)?;
+        let may = rule.ok_or_else(|| status::denial(&Denial::NotAllowed));
+        let may = may.and_then(|rule| rule.check(&peer.id, &known.judge.directory()));
+        if may.is_err() {
+            tracing::info!(id = %peer.id, method = listed(path), "call refused");
+        }
+        may
+    }
+
+    /// The answer to a call of `path` by `peer` that was admitted and lasts: only as long as it
+    /// would be admitted still.
+    fn watch(&self, path: &str, peer: Option<&Peer>, answer: Body) -> Body {
+        match (self, rule(path), peer) {
+            (Self::Mutual(known), Some(rule), Some(peer)) => {
+                Body::new(Watched::new(answer, Stay::new(known.clone(), rule, peer.clone())))
+            }
+            (Self::Mutual(_) | Self::Join, _, _) => answer,
+        }
+    }
+}
+
+impl Known {
+    /// Whether anything is done for who comes with this certificate.
+    fn is_here(&self, peer: &Peer) -> Result<(), Status> {
+        if peer.until <= self.clock.now() {
             return Err(Status::unauthenticated("the certificate of this connection has ended"));
         }
-        if known.authority.is_locked(&peer.id) {
-            tracing::warn!(id = %peer.id, "a call by an ID that is locked");
-            return Err(Status::permission_denied("this ID is locked; join anew to unlock it"));
-        }
-        if rule.is_some_and(|rule| rule.admits(&peer.id, &known.judge.directory())) {
-            return Ok(());
-        }
-        tracing::info!(id = %peer.id, method = listed(path), "call refused");
-        Err(status::denial(&Denial::NotAllowed))
+        self.authority.admits(peer).map_err(|barred| {
+            tracing::warn!(id = %peer.id, %barred, "a call under a lock");
+            Status::permission_denied(barred.to_string())
+        })
     }
 }
 
@@ -227,15 +259,18 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let path = request.uri().path();
-        let streams = STREAMS.contains(&path);
-        if let Err(status) = self.door.admit(path, request.extensions().get::<Peer>()) {
+        let path = listed(request.uri().path());
+        let peer = request.extensions().get::<Peer>().cloned();
+        if let Err(status) = self.door.admit(path, peer.as_ref()) {
             return Box::pin(std::future::ready(Ok(status.into_http())));
         }
         let deadline = self.deadline;
         let answer = self.service.call(request);
-        if streams {
-            return Box::pin(answer);
+        if STREAMS.contains(&path) {
+            let door = self.door.clone();
+            return Box::pin(async move {
+                Ok(answer.await?.map(|body| door.watch(path, peer.as_ref(), body)))
+            });
         }
         Box::pin(async move {
             let answer = tokio::time::timeout(deadline, answer).await;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_agent::files::{self, FileError};
+use dayfly_agent::listen::Bounds;
 use dayfly_verifier::invalid::Invalid;
 use serde::Deserialize;
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// The limits that can be set.
     pub limits: Limits,
+    /// How many connections each of the two gRPC listeners has at once.
+    pub bounds: Bounds,
     /// What it says of itself while it runs.
     pub log: Log,
 }
@@ -101,6 +104,8 @@ struct Written {
     #[serde(default)]
     limits: WrittenLimits,
     #[serde(default)]
+    connections: WrittenBounds,
+    #[serde(default)]
     log: WrittenLog,
 }
 
@@ -120,6 +125,15 @@ struct WrittenLimits {
     token_seconds: Option<u64>,
     live_grants: Option<u32>,
     pending_requests: Option<u32>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct WrittenBounds {
+    total: Option<usize>,
+    per_address: Option<usize>,
+    per_identity: Option<usize>,
+    handshakes: Option<usize>,
 }
 
 #[derive(Deserialize, Default)]
@@ -176,7 +190,7 @@ impl Config {
 impl Written {
     /// Paths are relative to the directory `near`, where the file is.
     fn check(self, near: &Path) -> Result<Config, Invalid> {
-        let Self { trust_domain, dir, keys, advertise, listen, limits, log } = self;
+        let Self { trust_domain, dir, keys, advertise, listen, limits, connections, log } = self;
         broker_id(&trust_domain)?;
         let dir = dir.map_or_else(|| near.to_owned(), |dir| near.join(dir));
         let keys = keys.map(|keys| near.join(keys));
@@ -195,6 +209,7 @@ impl Written {
             listen,
             advertise,
             limits: limits.check()?,
+            bounds: connections.check()?,
             log: log.check()?,
         })
     }
@@ -260,6 +275,24 @@ impl WrittenLimits {
     }
 }
 
+impl WrittenBounds {
+    fn check(self) -> Result<Bounds, Invalid> {
+        let Self { total, per_address, per_identity, handshakes } = self;
+        let default = Bounds::default();
+        let count = |field: &'static str, written: Option<usize>, default: usize| match written {
+            None => Ok(default),
+            Some(count) if (1..=1_000_000).contains(&count) => Ok(count),
+            Some(_) => Err(Invalid::new(field, "must be 1 to 1000000")),
+        };
+        Ok(Bounds {
+            connections: count("connections.total", total, default.connections)?,
+            per_address: count("connections.per_address", per_address, default.per_address)?,
+            per_identity: count("connections.per_identity", per_identity, default.per_identity)?,
+            handshakes: count("connections.handshakes", handshakes, default.handshakes)?,
+        })
+    }
+}
+
 impl WrittenLog {
     fn check(self) -> Result<Log, Invalid> {
         let Self { filter, format } = self;
@@ -308,6 +341,7 @@ mod tests {
             ("trust_domain = \"a\"\n[limits]\ntoken_seconds = 901", "limits.token_seconds: must"),
             ("trust_domain = \"a\"\n[limits]\nlive_grants = 0", "limits.live_grants: must be 1"),
             ("trust_domain = \"a\"\n[limits]\nlive_grants = -1", "line 3: invalid value"),
+            ("trust_domain = \"a\"\n[connections]\ntotal = 0", "connections.total: must be 1"),
             ("trust_domain = \"a\"\n[log]\nformat = \"xml\"", "log.format: must be `text`"),
             ("trust_domain = \"a\"\nadvertise = \"broker\"", "advertise: must be `host:port`"),
         ];

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dayfly_agent::listen;
-use dayfly_agent::tls::Live;
+use dayfly_agent::listen::{self, Bounds, Terms, Traffic};
+use dayfly_agent::tls::{Admission, Live};
 use dayfly_proto::v1;
 use dayfly_proto::v1::access_service_server::AccessServiceServer;
 use dayfly_proto::v1::approval_service_server::ApprovalServiceServer;
@@ -124,6 +124,7 @@ pub struct Opened {
     broker: Broker,
     deciding: Deciding,
     live: Live,
+    bounds: Bounds,
 }
 
 impl Opened {
@@ -170,7 +171,7 @@ impl Opened {
             hub,
             trust: ArcSwap::from_pointee(signed),
         };
-        Ok(Self { broker, deciding, live })
+        Ok(Self { broker, deciding, live, bounds: config.bounds })
     }
 
     /// What handlers work with, and the task that decides, without any port.
@@ -182,7 +183,7 @@ impl Opened {
     /// Serves until the shutdown that it was opened with begins, and what runs then has ended or
     /// is cut; or until the journal must not be gone on from.
     pub async fn run(self, listeners: Listeners) -> Result<(), ServeError> {
-        let Self { mut broker, deciding, live } = self;
+        let Self { mut broker, deciding, live, bounds } = self;
         let bound = [&listeners.broker, &listeners.join, &listeners.http].map(address);
         let [at_broker, at_join, at_http] = bound;
         if broker.address.ends_with(":0") {
@@ -194,7 +195,7 @@ impl Opened {
         let readiness = Readiness::default();
         // Stops the listeners, once readiness has gone false.
         let stop = CancellationToken::new();
-        let (health, mut serving) = serve(&broker, &live, listeners, &readiness, &stop)?;
+        let (health, mut serving) = serve(&broker, &live, (listeners, bounds), &readiness, &stop)?;
         let mut chores = JoinSet::new();
         chores.spawn(look_after(broker.clone(), live));
         let hub = broker.hub.clone();
@@ -236,7 +237,7 @@ impl Opened {
 fn serve(
     broker: &Arc<Broker>,
     live: &Live,
-    listeners: Listeners,
+    (listeners, bounds): (Listeners, Bounds),
     readiness: &Readiness,
     stop: &CancellationToken,
 ) -> Result<(HealthReporter, JoinSet<()>), ServeError> {
@@ -253,21 +254,25 @@ fn serve(
         Measured::new(guard, metrics.clone(), broker.clock.clone())
     };
     let mut serving = JoinSet::new();
+    let authority = broker.authority.clone();
+    let admission = Admission::of(move |peer| authority.admits(peer).is_ok());
+    let (at_broker, at_join) = (Traffic::default(), Traffic::default());
+    let mutual = Terms::mutual(live, &["h2"], admission)?.bounded(bounds, at_broker.clone());
     serving.spawn(listen::serve(
         listeners.broker,
-        live.accept_mutual(&["h2"])?,
-        broker.clock.clone(),
+        mutual,
         guarded(door, routes),
         stop.clone().cancelled_owned(),
     ));
     serving.spawn(listen::serve(
         listeners.join,
-        live.accept_anyone(&["h2"])?,
-        broker.clock.clone(),
+        Terms::anyone(live, &["h2"])?.bounded(bounds, at_join.clone()),
         guarded(Door::Join, Routes::new(joining(broker)).prepare()),
         stop.clone().cancelled_owned(),
     ));
-    let http = axum::serve(listeners.http, pages(page(broker, readiness, metrics.clone())))
+    let traffic = [("broker", at_broker), ("join", at_join)];
+    let page = page(broker, readiness, metrics.clone(), traffic);
+    let http = axum::serve(listeners.http, pages(page))
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     serving.spawn(async move {
         if let Err(error) = http.await {
@@ -311,7 +316,12 @@ fn joining(broker: &Arc<Broker>) -> IdentityServiceServer<identity::Identity> {
     service.max_decoding_message_size(SMALL_MESSAGE_BYTES)
 }
 
-fn page(broker: &Arc<Broker>, readiness: &Readiness, metrics: Metrics) -> Page {
+fn page(
+    broker: &Arc<Broker>,
+    readiness: &Readiness,
+    metrics: Metrics,
+    traffic: [(&'static str, Traffic); 2],
+) -> Page {
     let broker = broker.clone();
     let gauges = Arc::new(move || {
         let (state, now) = (broker.sequencer.state(), broker.clock.now());
@@ -331,9 +341,14 @@ fn page(broker: &Arc<Broker>, readiness: &Readiness, metrics: Metrics) -> Page {
             stale_instances: count(|instance| instance.connected && instance.refuses_in.is_none()),
             unbounded_instances: count(|instance| instance.best_effort),
             locked_ids: broker.authority.locked_ids(),
+            connections: traffic.each_ref().map(counted).into(),
         }
     });
     Page { readiness: readiness.clone(), metrics, gauges }
+}
+
+fn counted((listener, traffic): &(&'static str, Traffic)) -> (&'static str, u64, u64) {
+    (listener, u64::try_from(traffic.open()).unwrap_or(u64::MAX), traffic.refused())
 }
 
 /// Keeps the broker's own certificate fresh, and follows what other processes lock or unlock.

@@ -19,7 +19,7 @@ use http::{Request, Response};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
@@ -75,6 +75,11 @@ struct Answer {
     code: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Listener {
+    listener: &'static str,
+}
+
 /// The numbers of this process. Clones are the same numbers.
 #[derive(Clone)]
 pub struct Metrics {
@@ -101,7 +106,7 @@ impl Default for Metrics {
 }
 
 /// What is counted when somebody asks, rather than as it happens.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Gauges {
     /// The place of the last entry of the journal.
     pub head_seq: u64,
@@ -123,6 +128,8 @@ pub struct Gauges {
     pub unbounded_instances: u64,
     /// IDs of which one certificate was renewed twice.
     pub locked_ids: u64,
+    /// By listener: its connections now, and how many it cut off for lack of room.
+    pub connections: Vec<(&'static str, u64, u64)>,
 }
 
 impl Gauges {
@@ -160,7 +167,21 @@ impl Gauges {
         let age = ConstGauge::new(self.heartbeat_age.as_secs_f64());
         let help = "time since the journal last confirmed its head";
         now.register_with_unit("heartbeat_age", help, Unit::Seconds, age);
+        register_connections(self.connections, now);
     }
+}
+
+/// By listener: its connections now, and how many it cut off for lack of room.
+fn register_connections(connections: Vec<(&'static str, u64, u64)>, now: &mut Registry) {
+    let (open, refused) = (Family::<Listener, Gauge>::default(), Family::default());
+    for (listener, count, cut_off) in connections {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        open.get_or_create(&Listener { listener }).set(count);
+        let refused: &Family<Listener, Counter> = &refused;
+        refused.get_or_create(&Listener { listener }).inc_by(cut_off);
+    }
+    now.register("connections", "connections that are open, by listener", open);
+    now.register("connections_refused", "connections cut off for lack of room", refused);
 }
 
 impl Metrics {

@@ -1,13 +1,21 @@
 //! A broker in this process, whose clock is moved by hand: what happens when certificates age.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_agent::session::{OpenError, Session};
-use dayfly_proto::v1::GetStatusRequest;
+use dayfly_proto::v1::access_service_client::AccessServiceClient;
+use dayfly_proto::v1::audit_service_client::AuditServiceClient;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
+use dayfly_proto::v1::{
+    ApplyBundleRequest, BundleFile, GetStatusRequest, ListMyGrantsRequest, TailRequest,
+    WatchEnforcementRequest,
+};
 use dayfly_tests::shop::{AGENT, Shop};
 use dayfly_tests::world::World;
-use tonic::Code;
+use tonic::{Code, Status};
+
+const STRANGER: &str = "spiffe://shop.test/stranger/x";
 
 async fn status(session: &Session) -> Result<(), Code> {
     let mut operator = OperatorServiceClient::new(session.channel());
@@ -42,24 +50,125 @@ async fn a35_an_identity_whose_hour_is_over_is_refused_by_itself_and_by_the_brok
     world.stop().await;
 }
 
+/// Puts the shop's bundle into force as an operator, with `to` in the place of `from`.
+async fn apply(world: &World, operator: &Session, from: &str, to: &str) {
+    let mut files = Vec::new();
+    for file in std::fs::read_dir(&world.shop.bundle).unwrap() {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap().replace(from, to);
+        files.push(BundleFile { name, content: text.into_bytes().into() });
+    }
+    let request = ApplyBundleRequest { files, signatures: Vec::new(), dry_run: false };
+    OperatorServiceClient::new(operator.channel()).apply_bundle(request).await.unwrap();
+}
+
+/// A copy of an identity directory, as a thief would have it.
+fn copied(dir: &Path) -> PathBuf {
+    let stolen = dir.with_file_name("stolen");
+    std::fs::create_dir(&stolen).unwrap();
+    for file in std::fs::read_dir(dir).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), stolen.join(file.file_name())).unwrap();
+    }
+    stolen
+}
+
+/// What becomes of a call that any listed workload may make.
+async fn ask(session: &Session) -> Result<(), Status> {
+    let mut access = AccessServiceClient::new(session.channel());
+    access.list_my_grants(ListMyGrantsRequest::default()).await.map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a17_a_stolen_identity_shows_when_both_renew() {
     let mut world = World::start(3).await;
     let dir = world.join(AGENT).await;
-    let stolen = dir.with_file_name("stolen");
-    std::fs::create_dir(&stolen).unwrap();
-    for file in std::fs::read_dir(&dir).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), stolen.join(file.file_name())).unwrap();
-    }
+    let stolen = copied(&dir);
     let owner = Session::open(&dir, world.clock.clone()).await.unwrap();
     let thief = Session::open(&stolen, world.clock.clone()).await.unwrap();
     world.clock.forward(Duration::from_secs(30 * 60));
     thief.renew().await.unwrap();
+    ask(&thief).await.unwrap();
     let refused = owner.renew().await.unwrap_err();
     assert!(refused.to_string().contains("locked"), "{refused}");
-    let refused = thief.renew().await.unwrap_err();
-    assert!(refused.to_string().contains("locked"), "{refused}");
+    // The connection that is open is cut, and the next one is told why.
+    let refused = loop {
+        match ask(&thief).await.map_err(OpenError::from_status) {
+            Err(OpenError::Refused(_, why)) => break why,
+            Err(_) => {}
+            Ok(()) => panic!("a locked ID is served"),
+        }
+    };
+    assert!(refused.contains("locked"), "{refused}");
+    assert!(thief.renew().await.is_err());
+
+    // The owner joins anew, and that lifts the lock for nobody else.
+    let anew = dir.with_file_name("anew");
+    world.join_in(AGENT, &anew).await;
+    let anew = Session::open(&anew, world.clock.clone()).await.unwrap();
+    ask(&anew).await.unwrap();
+    for dir in [&stolen, &dir] {
+        let refused = Session::open(dir, world.clock.clone()).await.unwrap_err();
+        assert!(matches!(refused, OpenError::Refused(..)), "{refused}");
+    }
+    ask(&thief).await.unwrap_err();
+    // Neither does a broker that starts anew know less.
+    world.stop().await;
+    world.serve().await;
+    assert!(Session::open(&stolen, world.clock.clone()).await.is_err());
+    ask(&anew).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a17_who_is_listed_no_more_is_not_renewed() {
+    let mut world = World::start(6).await;
+    let (agent, stranger) = (world.session(AGENT).await, world.session(STRANGER).await);
+    world.clock.forward(Duration::from_secs(30 * 60));
+    let refused = stranger.renew().await.unwrap_err();
+    assert!(matches!(&refused, OpenError::Status(s) if s.code() == Code::NotFound), "{refused}");
+    agent.renew().await.unwrap();
+    let early = agent.renew().await.unwrap_err();
+    assert!(early.to_string().contains("a quarter of its life"), "{early}");
+
+    let olga = world.session(&Shop::person("olga")).await;
+    apply(&world, &olga, "agent/**", "other/**").await;
+    world.clock.forward(Duration::from_secs(30 * 60));
+    let refused = agent.renew().await.unwrap_err();
+    assert!(matches!(&refused, OpenError::Status(s) if s.code() == Code::NotFound), "{refused}");
+    world.stop().await;
+}
+
+/// A role that is taken away ends the streams that it allowed, whatever their handlers do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a14_streams_end_with_the_role_that_allowed_them() {
+    let mut world = World::start(7).await;
+    let [olga, pete] = ["olga", "pete"].map(Shop::person);
+    let (olga, pete) = (world.session(&olga).await, world.session(&pete).await);
+    let enforcement = WatchEnforcementRequest { seq: 1 };
+    let mut operator = OperatorServiceClient::new(pete.channel());
+    let mut enforced = operator.watch_enforcement(enforcement).await.unwrap().into_inner();
+    let mut audit = AuditServiceClient::new(pete.channel());
+    let tail = TailRequest { after_seq: 0, once: false };
+    let mut tailed = audit.tail(tail).await.unwrap().into_inner();
+    assert!(tailed.message().await.unwrap().is_some());
+    apply(&world, &olga, r#""policy-admin", "auditor""#, r#""policy-admin""#).await;
+    let ended = async {
+        while enforced.message().await?.is_some() {}
+        Ok(())
+    };
+    let ended: Result<(), Status> = ended.await;
+    assert_eq!(ended.unwrap_err().code(), Code::NotFound);
+    let ended = async {
+        let mut last = None;
+        while let Some(told) = tailed.message().await? {
+            last = Some(told);
+        }
+        Ok(last)
+    };
+    let ended: Result<_, Status> = ended.await;
+    assert_eq!(ended.unwrap_err().code(), Code::NotFound);
     world.stop().await;
 }
 

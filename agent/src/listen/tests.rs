@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http_body_util::Full;
 use rustls::client::Resumption;
 use rustls::{ClientConfig, HandshakeKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 use tower::ServiceExt as _;
@@ -43,19 +44,26 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     Ok(Response::new(Full::from(peer.unwrap_or_default())))
 }
 
-fn start_on(listener: impl Accept + 'static, address: SocketAddr, live: &Live) -> Server {
+fn start_on(listener: impl Accept + 'static, address: SocketAddr, terms: Terms) -> Server {
     let (stop, stopped) = oneshot::channel();
-    let tls = live.accept_mutual(&["h2", "http/1.1"]).unwrap();
     let service = tower::service_fn(answer);
     let stopped = async { drop(stopped.await) };
-    let done = tokio::spawn(serve(listener, tls, live.clock().clone(), service, stopped));
+    let done = tokio::spawn(serve(listener, terms, service, stopped));
     Server { address, stop: Some(stop), done }
 }
 
-async fn start(live: &Live) -> Server {
+fn terms(live: &Live, admission: Admission) -> Terms {
+    Terms::mutual(live, &["h2", "http/1.1"], admission).unwrap()
+}
+
+async fn start_under(terms: Terms) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    start_on(listener, address, live)
+    start_on(listener, address, terms)
+}
+
+async fn start(live: &Live) -> Server {
+    start_under(terms(live, Admission::everybody())).await
 }
 
 impl Server {
@@ -192,6 +200,55 @@ async fn a35_a_connection_ends_with_its_certificate() {
     assert!(server.dial(&client).await.is_err());
 }
 
+/// Once somebody is admitted no more, what is open is cut, and a new connection is told why.
+#[tokio::test]
+async fn a17_who_is_admitted_no_more_is_cut_and_does_not_come_back() {
+    let (ca, clock) = (Ca::new(), ByHand::new());
+    let locked = Arc::new(AtomicBool::new(false));
+    let locks = locked.clone();
+    let admission = Admission::of(move |peer| {
+        peer.id.as_str() != "spiffe://a.test/agent" || !locks.load(Ordering::SeqCst)
+    });
+    let server = start_under(terms(&ca.live(BROKER, &clock), admission)).await;
+    let client = ca.live("spiffe://a.test/agent", &clock);
+    let mut config = client.connect_to(vec![BROKER.parse().unwrap()]).unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut stream = server.tls(config).await.unwrap();
+    stream.write_all(b"GET /wait HTTP/1.1\r\nhost: broker\r\n\r\n").await.unwrap();
+    let mut byte = [0];
+    assert!(futures_poll(stream.read(&mut byte)).await.is_none(), "cut while it is admitted");
+    locked.store(true, Ordering::SeqCst);
+    let ended = stream.read(&mut byte).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let refused = server.dial(&client).await.unwrap_err();
+    assert!(refused.to_string().contains("its ID is locked"), "{refused}");
+    assert!(server.dial(&ca.live("spiffe://a.test/other", &clock)).await.is_ok());
+}
+
+/// Strangers who stall take half of the handshakes at most, and one ID no more than its share.
+#[tokio::test]
+async fn a38_who_does_not_fit_in_is_cut_off_and_the_others_are_served() {
+    let (ca, clock) = (Ca::new(), ByHand::new());
+    let bounds = Bounds { per_identity: 1, handshakes: 4, ..Bounds::default() };
+    let traffic = Traffic::default();
+    let terms = terms(&ca.live(BROKER, &clock), Admission::everybody());
+    let server = start_under(terms.bounded(bounds, traffic.clone())).await;
+    let client = ca.live("spiffe://a.test/agent", &clock);
+    let held = server.dial(&client).await.unwrap();
+    assert!(server.dial(&client).await.is_err(), "a second one of the same ID");
+    assert!(server.dial(&ca.live("spiffe://a.test/other", &clock)).await.is_ok());
+    assert_eq!(ask(held, "/").await.unwrap(), "spiffe://a.test/agent");
+    let mut stalling = Vec::new();
+    for _ in 0..3 {
+        stalling.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    // The third one is cut off at once; the two before it hold on.
+    let ended = stalling[2].read(&mut [0]).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    assert!(futures_poll(stalling[1].read(&mut [0])).await.is_none());
+    assert!(traffic.refused() >= 2);
+}
+
 /// The result of a future that is ready, after other tasks had their turn.
 async fn futures_poll<T>(future: impl Future<Output = T>) -> Option<T> {
     tokio::pin!(future);
@@ -256,7 +313,8 @@ async fn a38_no_failure_to_accept_ends_the_loop() {
     // EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPERM, EPROTO, EINTR, EAGAIN (accept(2)).
     let errors = [24, 23, 105, 12, 103, 1, 71, 4, 11];
     let errors = errors.into_iter().map(io::Error::from_raw_os_error).collect();
-    let server = start_on(Troubled { errors, listener }, address, &ca.live(BROKER, &clock));
+    let terms = terms(&ca.live(BROKER, &clock), Admission::everybody());
+    let server = start_on(Troubled { errors, listener }, address, terms);
     let channel = server.dial(&ca.live("spiffe://a.test/agent", &clock)).await.unwrap();
     assert_eq!(ask(channel, "/").await.unwrap(), "spiffe://a.test/agent");
 }

@@ -139,7 +139,7 @@ fn a34_what_is_no_certificate_and_chains_without_end() {
 
 #[test]
 fn ids_for_brokers_are_known_by_whole_segments() {
-    let is = |id: &str| is_broker(&id.parse().unwrap());
+    let is = |id: &str| id.parse::<SpiffeId>().unwrap().is_broker();
     assert!(is("spiffe://a.test/dayfly/broker") && is("spiffe://a.test/dayfly/broker/2"));
     assert!(!is("spiffe://a.test/dayfly/brokers") && !is("spiffe://a.test/x/dayfly/broker"));
     assert!(!is("spiffe://a.test/dayfly") && !is("spiffe://dayfly/broker"));

@@ -13,8 +13,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::Live;
-use crate::svid::{Peer, Side, SvidError, TrustBundle, is_broker, read_leaf};
+use super::{Admission, Live};
+use crate::svid::{Peer, Side, SvidError, TrustBundle, read_leaf};
 
 /// Checks the other end of a connection.
 #[derive(Debug)]
@@ -23,9 +23,9 @@ pub(super) struct Verify(pub(super) Trust);
 /// Who is accepted.
 #[derive(Debug)]
 pub(super) enum Trust {
-    /// Everybody whom the present trust bundle vouches for: what they may do is decided for each
-    /// call.
-    Domain(Live),
+    /// Everybody whom the present trust bundle vouches for and who is admitted: what they may do
+    /// is decided for each call.
+    Domain(Live, Admission),
     /// These IDs, byte for byte, if the present trust bundle vouches for them.
     Exactly(Live, Vec<SpiffeId>),
     /// A broker, by roots that are sent along and have this digest.
@@ -46,7 +46,12 @@ impl Verify {
             live.get().bundle().check(&chain, side, now).map_err(refusal)
         };
         let accepted = match &self.0 {
-            Trust::Domain(live) => checked(live).map(|_| true)?,
+            Trust::Domain(live, admission) => {
+                if !admission.admits(&checked(live)?) {
+                    return Err(CertificateError::Revoked.into());
+                }
+                true
+            }
             Trust::Exactly(live, ids) => ids.contains(&checked(live)?.id),
             Trust::Pinned(digest) => {
                 if TrustBundle::digest(others) != *digest {
@@ -56,7 +61,8 @@ impl Verify {
                 let roots = others.iter().map(|root| root.clone().into_owned()).collect();
                 let bundle = TrustBundle::new(id.trust_domain(), roots)
                     .map_err(|_| Error::from(CertificateError::UnknownIssuer))?;
-                is_broker(&bundle.check(std::slice::from_ref(leaf), side, now).map_err(refusal)?.id)
+                let checked = bundle.check(std::slice::from_ref(leaf), side, now);
+                checked.map_err(refusal)?.id.is_broker()
             }
         };
         if accepted { Ok(()) } else { Err(CertificateError::NotValidForName.into()) }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use dayfly_proto::v1;
 use dayfly_proto::v1::identity_service_server::IdentityService;
 use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::spiffe::SpiffeId;
 use tonic::{Request, Response, Status};
 
 use super::{Broker, status};
 use crate::authority::{AuthorityError, Svid};
 use crate::caller::peer_of;
+use crate::core::command::{Caller, Command};
+use crate::core::event::IdentityChange;
 
 /// The service.
 pub struct Identity(pub Arc<Broker>);
@@ -28,7 +31,10 @@ impl IdentityService for Identity {
         })?;
         let now = broker.clock.now();
         let svid = broker.authority.join(&id, &secret, &csr_der, now).await.map_err(refused)?;
-        tracing::info!(id = %svid.id, generation = svid.generation, "joined");
+        // Nothing leaves that is not on record.
+        let generation = svid.generation;
+        broker.saw(&svid.id, IdentityChange::Joined { generation }).await?;
+        tracing::info!(id = %svid.id, generation, "joined");
         let broker_address = broker.address.clone();
         Ok(Response::new(v1::JoinResponse { svid: Some(render(broker, svid)), broker_address }))
     }
@@ -42,9 +48,21 @@ impl IdentityService for Identity {
         let v1::RenewRequest { csr_der, generation } = request.into_inner();
         let now = broker.clock.now();
         let renewed = broker.authority.renew(&peer, generation, &csr_der, now).await;
+        if let Err(AuthorityError::Forked) = &renewed {
+            broker.saw(&peer.id, IdentityChange::Locked).await?;
+        }
         let svid = renewed.map_err(refused)?;
         tracing::info!(id = %svid.id, generation = svid.generation, "renewed");
         Ok(Response::new(v1::RenewResponse { svid: Some(render(broker, svid)) }))
+    }
+}
+
+impl Broker {
+    /// Puts down what this broker saw become of an identity.
+    async fn saw(&self, id: &SpiffeId, change: IdentityChange) -> Result<(), Status> {
+        let command = Command::Identity(id.clone(), change);
+        let done = self.sequencer.submit(command, Caller::itself(self.id.clone())).await;
+        done.map(drop).map_err(|failure| status::failure(&failure))
     }
 }
 
@@ -66,9 +84,11 @@ fn render(broker: &Broker, svid: Svid) -> v1::Svid {
 pub fn refused(error: AuthorityError) -> Status {
     match error {
         AuthorityError::Invalid(invalid) => status::invalid(&invalid),
-        AuthorityError::NotInvited | AuthorityError::Unknown | AuthorityError::Locked => {
-            Status::permission_denied(error.to_string())
-        }
+        AuthorityError::NotInvited
+        | AuthorityError::Unknown
+        | AuthorityError::Forked
+        | AuthorityError::Locked => Status::permission_denied(error.to_string()),
+        AuthorityError::TooEarly(_) => Status::failed_precondition(error.to_string()),
         AuthorityError::Store(_) | AuthorityError::File(_) | AuthorityError::Certificate(_) => {
             tracing::error!(%error, "no SVID could be given");
             Status::unavailable("no SVID can be given now")

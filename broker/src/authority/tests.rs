@@ -10,7 +10,7 @@ use crate::random::SystemRandom;
 const AGENT: &str = "spiffe://shop.test/agent";
 
 struct Founded {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     authority: Arc<Authority>,
     now: Timestamp,
 }
@@ -20,7 +20,7 @@ async fn founded(joins: impl FnOnce(&Path) -> Arc<dyn Joins>) -> Founded {
     Authority::found("shop.test", dir.path(), now).unwrap();
     let (joins, random) = (joins(dir.path()), Arc::new(SystemRandom));
     let authority = Authority::open("shop.test", dir.path(), joins, random).await.unwrap();
-    Founded { _dir: dir, authority: Arc::new(authority), now }
+    Founded { dir, authority: Arc::new(authority), now }
 }
 
 /// One of each store that an authority can remember in.
@@ -46,11 +46,14 @@ impl Founded {
     /// The one who comes with this SVID, as the other end of a connection sees them.
     fn peer(&self, svid: &Svid) -> Peer {
         let chain = [svid.certificate.clone()];
-        self.authority.bundle().check(&chain, Side::Client, self.now).unwrap()
+        let soon = self.now.plus(Duration::from_secs(1800));
+        self.authority.bundle().check(&chain, Side::Client, soon).unwrap()
     }
 
+    /// Renews when it is due.
     async fn renew(&self, peer: &Peer, generation: u64, key: &NewKey) -> Result<Svid, String> {
-        let renewed = self.authority.renew(peer, generation, key.csr(), self.now).await;
+        let due = self.now.plus(Duration::from_secs(1800));
+        let renewed = self.authority.renew(peer, generation, key.csr(), due).await;
         renewed.map_err(|error| error.to_string())
     }
 }
@@ -167,23 +170,72 @@ async fn a17_two_renewals_of_one_certificate_lock_the_id() {
         let first = founded.joined(AGENT).await;
         let second = founded.renew(&first, 1, &owner).await.unwrap();
         assert_eq!(second.generation, 2);
-        let again = founded.renew(&first, 1, &owner).await.unwrap();
-        assert_eq!(again.generation, 2, "a renewal whose answer was lost is the same renewal");
-        assert!(!founded.authority.is_locked(&first.id));
+        assert_eq!(founded.authority.admits(&first), Ok(()));
         let forked = founded.renew(&first, 1, &thief).await.unwrap_err();
         assert!(forked.contains("locked"), "{forked}");
-        assert!(founded.authority.is_locked(&first.id));
-        // Now neither of the two goes on.
         let second = founded.peer(&second);
+        for peer in [&first, &second] {
+            assert_eq!(founded.authority.admits(peer), Err(Barred::Locked));
+        }
+        // Now neither of the two goes on.
         let next = NewKey::generate().unwrap();
         assert!(founded.renew(&second, 2, &next).await.unwrap_err().contains("locked"));
         assert!(founded.renew(&first, 1, &owner).await.unwrap_err().contains("locked"));
         // Whoever is invited anew starts afresh; what was before stays useless.
         let anew = founded.joined(AGENT).await;
-        assert!(!founded.authority.is_locked(&first.id));
+        assert_eq!(founded.authority.admits(&anew), Ok(()));
+        for peer in [&first, &second] {
+            assert_eq!(founded.authority.admits(peer), Err(Barred::Outdated));
+        }
         assert!(founded.renew(&second, 2, &next).await.is_err());
         assert!(founded.renew(&first, 1, &owner).await.is_err());
-        assert!(founded.renew(&anew, 3, &next).await.is_ok());
+        let renewed = founded.renew(&anew, 3, &next).await.unwrap();
+        assert_eq!(founded.authority.admits(&founded.peer(&renewed)), Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a17_what_is_said_of_locks_outlives_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    drop(Sqlite::create(&path).unwrap());
+    let founded = founded(|_| Arc::new(Sqlite::open(&path).unwrap())).await;
+    let first = founded.joined(AGENT).await;
+    let keys = [0, 1].map(|_| NewKey::generate().unwrap());
+    founded.renew(&first, 1, &keys[0]).await.unwrap();
+    founded.renew(&first, 1, &keys[1]).await.unwrap_err();
+    let again = async || {
+        let (store, random) = (Arc::new(Sqlite::open(&path).unwrap()), Arc::new(SystemRandom));
+        Authority::open("shop.test", founded.dir.path(), store, random).await.unwrap()
+    };
+    assert_eq!(again().await.admits(&first), Err(Barred::Locked));
+    let anew = founded.joined(AGENT).await;
+    assert_eq!(again().await.admits(&first), Err(Barred::Outdated));
+    assert_eq!(again().await.admits(&anew), Ok(()));
+}
+
+#[tokio::test]
+async fn a17_a_renewal_is_asked_for_in_time_and_answered_once() {
+    for founded in both().await {
+        let first = founded.joined(AGENT).await;
+        let (key, at) =
+            (NewKey::generate().unwrap(), |secs| founded.now.plus(Duration::from_secs(secs)));
+        let renew =
+            async |key: &NewKey, now| founded.authority.renew(&first, 1, key.csr(), now).await;
+        // A certificate begins a minute before its issue and lives 61 minutes.
+        let from = first.from.plus(Duration::from_secs(61 * 60 / 4));
+        let early = renew(&key, from.minus(Duration::from_millis(1))).await.unwrap_err();
+        assert!(matches!(early, AuthorityError::TooEarly(due) if due == from), "{early}");
+        let second = renew(&key, from).await.unwrap();
+        // Whenever it is asked for again, even by a clock that was set back, it is the same one:
+        // nobody gets more time by asking often.
+        for now in [at(0), at(1800), at(3599)] {
+            let again = renew(&key, now).await.unwrap();
+            assert_eq!(again.certificate, second.certificate);
+            assert_eq!((again.generation, again.until), (2, second.until));
+        }
+        let early = founded.authority.renew(&founded.peer(&second), 2, key.csr(), at(1800)).await;
+        assert!(early.is_err(), "the next one is not due either");
     }
 }
 
@@ -196,7 +248,7 @@ async fn a17_a_renewal_with_another_certificate_or_generation_is_refused() {
         assert!(founded.renew(&first, 3, &next).await.is_err(), "one that is to come");
         assert!(founded.renew(&first, 0, &next).await.is_err());
         assert!(founded.renew(&first, u64::MAX, &next).await.is_err());
-        assert!(!founded.authority.is_locked(&first.id), "a mistake locks nobody");
+        assert_eq!(founded.authority.admits(&first), Ok(()), "a mistake locks nobody");
         // Two processes that joined as one ID both go on.
         assert!(founded.renew(&first, 1, &next).await.is_ok());
         assert!(founded.renew(&other, 2, &NewKey::generate().unwrap()).await.is_ok());
@@ -232,7 +284,7 @@ async fn an_svid_lives_an_hour_and_says_its_generation() {
     let private = PrivateKeyDer::from_pem_slice(key.pem().as_bytes()).unwrap();
     let bundle = founded.authority.bundle().clone();
     let identity = Identity::new(vec![svid.certificate.clone()], &private, bundle).unwrap();
-    assert_eq!(dayfly_agent::identity::generation(&identity), 1);
+    assert_eq!(identity.as_peer().generation, 1);
 }
 
 #[tokio::test]

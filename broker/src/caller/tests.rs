@@ -163,9 +163,21 @@ fn each_rule_admits_those_whom_it_means_and_nobody_else() {
         "stranger",
     ];
     let people = &ALL[4..8];
-    let cases: [(Rule, &[&str]); 7] = [
+    let cases: [(Rule, &[&str]); 8] = [
         (Rule::Joiner, &[]),
         (Rule::Anyone, &ALL),
+        (
+            Rule::Listed,
+            &[
+                "agent/a",
+                "gateway/orders",
+                "gateway/both",
+                people[0],
+                people[1],
+                people[2],
+                people[3],
+            ],
+        ),
         (Rule::Workload, &["agent/a", "gateway/both"]),
         (Rule::Person, people),
         (Rule::Operator, &["person/operator"]),
@@ -195,7 +207,8 @@ async fn door() -> (tempfile::TempDir, Door) {
 }
 
 fn peer(name: &str, until: Timestamp) -> Peer {
-    Peer { id: id(name), key: None, key_digest: [0; 32], from: Timestamp::default(), until }
+    let (key_digest, from) = ([0; 32], Timestamp::default());
+    Peer { id: id(name), key: None, key_digest, generation: 1, from, until }
 }
 
 #[tokio::test]
@@ -213,7 +226,7 @@ async fn a39_without_a_certificate_in_force_no_method_is_reached() {
 }
 
 #[tokio::test]
-async fn a40_a_stranger_reaches_nothing_but_health_and_renewal() {
+async fn a40_a_stranger_reaches_nothing_but_health() {
     let (_dir, door) = door().await;
     let later = SystemClock.now().plus(Duration::from_secs(60));
     let open: Vec<_> = RULES
@@ -224,7 +237,6 @@ async fn a40_a_stranger_reaches_nothing_but_health_and_renewal() {
     assert_eq!(
         open,
         [
-            "/dayfly.v1.IdentityService/Renew",
             "/grpc.health.v1.Health/Check",
             "/grpc.health.v1.Health/Watch",
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -252,4 +264,70 @@ async fn a_role_counts_only_as_long_as_the_newest_state_has_it() {
     assert!(revoke().is_ok());
     published.store(Arc::default());
     assert!(revoke().is_err());
+}
+
+/// Answers with the bodies that it is given, one a call.
+#[derive(Clone)]
+struct Says(Arc<std::sync::Mutex<Vec<Body>>>);
+
+impl Service<Request<Body>> for Says {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        std::future::ready(Ok(Response::new(self.0.lock().unwrap().pop().unwrap())))
+    }
+}
+
+/// A stream without a word ends within a look, and one that has something to say does not get to
+/// say it.
+#[tokio::test]
+async fn a14_a_stream_ends_with_the_role_that_allowed_it() {
+    use http_body_util::{BodyExt as _, StreamBody};
+    use hyper::body::Frame;
+
+    let dir = tempfile::tempdir().unwrap();
+    Authority::found("shop.test", dir.path(), SystemClock.now()).unwrap();
+    let (joins, random) = (Arc::new(Memory::default()), Arc::new(SystemRandom));
+    let authority = Authority::open("shop.test", dir.path(), joins, random).await.unwrap();
+    let published = Arc::new(arc_swap::ArcSwap::from_pointee(directory()));
+    let newest = published.clone();
+    let door = Door::Mutual(Arc::new(Known {
+        judge: Box::new(move || newest.load_full()),
+        authority: Arc::new(authority),
+        clock: Arc::new(SystemClock),
+    }));
+    let (say, said) = tokio::sync::mpsc::channel::<Result<Frame<bytes::Bytes>, Status>>(4);
+    let told = Body::new(StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(said)));
+    let silent = StreamBody::new(futures_util::stream::pending::<Result<Frame<_>, Status>>());
+    let bodies = Says(Arc::new(vec![Body::new(silent.boxed_unsync()), told].into()));
+    let mut guard = Guard::new(door, bodies);
+    let mut open = async |path: &str| {
+        let mut request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let later = SystemClock.now().plus(Duration::from_secs(600));
+        request.extensions_mut().insert(peer("person/auditor", later));
+        guard.call(request).await.unwrap().into_body()
+    };
+    let mut telling = open("/dayfly.v1.AuditService/Tail").await;
+    let mut silent = open("/dayfly.v1.OperatorService/WatchEnforcement").await;
+    say.send(Ok(Frame::data("one".into()))).await.unwrap();
+    assert!(telling.frame().await.unwrap().unwrap().is_data());
+    // Another bundle that leaves the role where it was ends nothing.
+    published.store(Arc::new(directory()));
+    say.send(Ok(Frame::data("two".into()))).await.unwrap();
+    assert!(telling.frame().await.unwrap().unwrap().is_data());
+    published.store(Arc::default());
+    say.send(Ok(Frame::data("three".into()))).await.unwrap();
+    for body in [&mut telling, &mut silent] {
+        let end = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        let code = end.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
+        assert_eq!(code, Some(Code::NotFound));
+        assert!(body.frame().await.is_none());
+    }
+    assert!(say.is_closed(), "whoever tells is not told that nobody listens");
 }

@@ -1,7 +1,7 @@
 //! A store in memory, for tests and trials. It forgets everything with its process; otherwise it
 //! must behave as the durable ones do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -11,8 +11,8 @@ use dayfly_verifier::time::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    Bundles, FreeText, Invitation, Joins, Journal, JournalError, Recorded, Renewal, StoredEntry,
-    Texts, chain,
+    Bundles, DOCUMENT_KEPT, Floor, FreeText, Invitation, Joins, Journal, JournalError, Recorded,
+    Renew, Renewal, StoredEntry, Texts, chain,
 };
 use crate::core::event::Head;
 
@@ -30,13 +30,14 @@ struct Kept {
     bundles: BTreeMap<BundleDigest, Vec<u8>>,
     invitations: BTreeMap<[u8; 16], Invitation>,
     documents: BTreeMap<(SpiffeId, u64), Document>,
-    locked: BTreeSet<SpiffeId>,
+    floors: BTreeMap<SpiffeId, Floor>,
 }
 
 /// An identity document that was issued.
 struct Document {
     key_hash: [u8; 32],
     renewed_to: Option<u64>,
+    issued_at: Timestamp,
 }
 
 impl Kept {
@@ -44,12 +45,15 @@ impl Kept {
         self.log.last().map_or(Head::ORIGIN, |entry| *entry.head())
     }
 
-    /// Puts down a document of the next generation of an ID.
-    fn issue(&mut self, spiffe_id: &SpiffeId, key_hash: &[u8; 32]) -> u64 {
+    /// Puts down a document of the next generation of an ID, after forgetting what is long over.
+    fn issue(&mut self, spiffe_id: &SpiffeId, key_hash: &[u8; 32], now: Timestamp) -> u64 {
+        self.documents.retain(|_, document| now < document.issued_at.plus(DOCUMENT_KEPT));
+        let Self { documents, floors, .. } = self;
+        floors.retain(|id, _| documents.keys().any(|(of, _)| of == id));
         let of_id = (spiffe_id.clone(), 0)..=(spiffe_id.clone(), u64::MAX);
         let last = self.documents.range(of_id).next_back().map_or(0, |((_, last), _)| *last);
         let generation = last.saturating_add(1);
-        let document = Document { key_hash: *key_hash, renewed_to: None };
+        let document = Document { key_hash: *key_hash, renewed_to: None, issued_at: now };
         self.documents.insert((spiffe_id.clone(), generation), document);
         generation
     }
@@ -171,45 +175,45 @@ impl Joins for Memory {
         let Some(Invitation { spiffe_id, .. }) = kept.invitations.remove(id) else {
             return Ok(None);
         };
-        if kept.locked.remove(&spiffe_id) {
-            // Those of before stay in the count, but nobody can renew them.
-            let of_id = kept.documents.iter_mut().filter(|((id, _), _)| *id == spiffe_id);
-            of_id.for_each(|(_, document)| document.key_hash = [0; 32]);
+        let generation = kept.issue(&spiffe_id, key_hash, now);
+        if let Some(floor) = kept.floors.get_mut(&spiffe_id)
+            && *floor == Floor::Locked
+        {
+            *floor = Floor::From(generation);
         }
-        let generation = kept.issue(&spiffe_id, key_hash);
         Ok(Some((spiffe_id, generation)))
     }
 
-    async fn renew(
-        &self,
-        spiffe_id: &SpiffeId,
-        generation: u64,
-        key_hash: &[u8; 32],
-        next_key_hash: &[u8; 32],
-    ) -> Result<Renewal, JournalError> {
+    async fn renew(&self, renew: &Renew, now: Timestamp) -> Result<Renewal, JournalError> {
+        let Renew { spiffe_id, generation, key_hash, next_key_hash, due } = renew;
         let mut kept = self.kept();
-        let document = kept.documents.get(&(spiffe_id.clone(), generation));
+        let document = kept.documents.get(&(spiffe_id.clone(), *generation));
         let Some(Document { renewed_to, .. }) = document.filter(|d| d.key_hash == *key_hash) else {
             return Ok(Renewal::Unknown);
         };
-        if kept.locked.contains(spiffe_id) {
-            return Ok(Renewal::Locked);
+        match kept.floors.get(spiffe_id) {
+            Some(Floor::Locked) => return Ok(Renewal::Locked),
+            Some(Floor::From(floor)) if generation < floor => return Ok(Renewal::Unknown),
+            Some(Floor::From(_)) | None => {}
         }
         let Some(next) = *renewed_to else {
-            let next = kept.issue(spiffe_id, next_key_hash);
-            let document = kept.documents.get_mut(&(spiffe_id.clone(), generation));
+            if !due {
+                return Ok(Renewal::TooEarly);
+            }
+            let next = kept.issue(spiffe_id, next_key_hash, now);
+            let document = kept.documents.get_mut(&(spiffe_id.clone(), *generation));
             document.into_iter().for_each(|document| document.renewed_to = Some(next));
-            return Ok(Renewal::Granted(next));
+            return Ok(Renewal::Granted { generation: next, issued_at: now });
         };
         let again = kept.documents.get(&(spiffe_id.clone(), next));
-        if again.is_some_and(|document| document.key_hash == *next_key_hash) {
-            return Ok(Renewal::Granted(next));
+        if let Some(again) = again.filter(|document| document.key_hash == *next_key_hash) {
+            return Ok(Renewal::Granted { generation: next, issued_at: again.issued_at });
         }
-        kept.locked.insert(spiffe_id.clone());
-        Ok(Renewal::Locked)
+        kept.floors.insert(spiffe_id.clone(), Floor::Locked);
+        Ok(Renewal::Forked)
     }
 
-    async fn locked(&self) -> Result<BTreeSet<SpiffeId>, JournalError> {
-        Ok(self.kept().locked.clone())
+    async fn floors(&self) -> Result<BTreeMap<SpiffeId, Floor>, JournalError> {
+        Ok(self.kept().floors.clone())
     }
 }

@@ -1,8 +1,9 @@
 //! What is kept beside the log: free texts, which can be erased, the files of policy bundles, and
 //! what the embedded authority must remember. Must never decide: no right follows from any of it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dayfly_verifier::dossier::Salt;
@@ -91,21 +92,59 @@ pub struct Invitation {
     pub expires_at: Timestamp,
 }
 
-/// The answer to the renewal of an identity document (SVID).
+/// For how long a document is remembered from its issue on: twice its life, for clocks that are
+/// set back. What is known of an ID goes with the last of its documents.
+pub const DOCUMENT_KEPT: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// A renewal of an identity document (SVID), as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renew {
+    /// Whose document it is.
+    pub spiffe_id: SpiffeId,
+    /// Which one of theirs.
+    pub generation: u64,
+    /// SHA-256 of the public key that it was issued for.
+    pub key_hash: [u8; 32],
+    /// SHA-256 of the public key that the next one is for.
+    pub next_key_hash: [u8; 32],
+    /// Whether enough of its life is over for a renewal that was not asked for before.
+    pub due: bool,
+}
+
+/// The answer to the renewal of an identity document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// The document may be issued; it is of this generation.
-    Granted(u64),
-    /// Its generation was renewed before, for another key: one of the two was stolen, and nothing
-    /// is renewed for this ID until somebody joins as it anew.
+    /// The document may be issued.
+    Granted {
+        /// Which one of the ID's it is.
+        generation: u64,
+        /// From when it is: when it was first asked for.
+        issued_at: Timestamp,
+    },
+    /// Its generation was renewed before, for another key: one of the two was stolen. From now on
+    /// the ID is locked.
+    Forked,
+    /// Nothing is renewed for this ID until somebody joins as it anew.
     Locked,
-    /// No such document was ever issued.
+    /// It was not asked for before, and it is not due.
+    TooEarly,
+    /// No such document was ever issued, or it is from before the ID was locked.
     Unknown,
+}
+
+/// Which documents of an ID are any good, where not all are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Floor {
+    /// None: the ID is locked.
+    Locked,
+    /// This generation, which unlocked it, and those after it.
+    From(u64),
 }
 
 /// What the embedded authority must remember: of each ID the documents that were issued, by
 /// generation, each with its key and the one that it was renewed to. Several processes may hold
-/// documents of one ID; the generations of an ID are counted over all of them.
+/// documents of one ID; the generations of an ID are counted over all of them. Documents are
+/// forgotten [`DOCUMENT_KEPT`] after their issue, when somebody else joins or renews.
 #[async_trait]
 pub trait Joins: Send + Sync {
     /// Remembers an invitation, durably, and forgets those that have expired at `now`.
@@ -114,8 +153,8 @@ pub trait Joins: Send + Sync {
     /// Spends an invitation: exactly one of any number of takers gets it. `key_hash` is the
     /// SHA-256 of the public key that the document is issued for. Returns the SPIFFE ID and the
     /// generation of the document; `None` if there is no such invitation, its secret is another
-    /// one, or it has expired. A locked ID is unlocked by it, and its earlier documents are
-    /// forgotten: none of them can be renewed.
+    /// one, or it has expired. A locked ID is unlocked by it, and the document that is issued
+    /// becomes its [`Floor`]: those from before the lock stay as useless as they were under it.
     async fn join(
         &self,
         id: &[u8; 16],
@@ -124,17 +163,10 @@ pub trait Joins: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<(SpiffeId, u64)>, JournalError>;
 
-    /// Renews the document of `generation`, which was issued for the key of `key_hash`, for the
-    /// key of `next_key_hash`. The same renewal again answers the same; one of a document that
-    /// was renewed for another key locks the ID.
-    async fn renew(
-        &self,
-        spiffe_id: &SpiffeId,
-        generation: u64,
-        key_hash: &[u8; 32],
-        next_key_hash: &[u8; 32],
-    ) -> Result<Renewal, JournalError>;
+    /// Renews a document. The same renewal again answers the same; one of a document that was
+    /// renewed for another key locks the ID, due or not.
+    async fn renew(&self, renew: &Renew, now: Timestamp) -> Result<Renewal, JournalError>;
 
-    /// The IDs that are locked.
-    async fn locked(&self) -> Result<BTreeSet<SpiffeId>, JournalError>;
+    /// The IDs of which not all documents are good.
+    async fn floors(&self) -> Result<BTreeMap<SpiffeId, Floor>, JournalError>;
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_agent::client::Client;
+use dayfly_agent::join;
+use dayfly_agent::listen::{self, Terms};
 use dayfly_agent::session::Session;
 use dayfly_agent::ticket::{Ask, Ticket};
-use dayfly_agent::tls::Live;
-use dayfly_agent::{join, listen};
+use dayfly_agent::tls::{Admission, Live};
 use dayfly_broker::authority::Authority;
 use dayfly_broker::config::Config;
 use dayfly_broker::core::event::{Entry, Event, Head};
@@ -207,8 +208,8 @@ impl World {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let routes = Routes::new(AccessServiceServer::new(service)).prepare();
-        let tls = live.accept_mutual(&["h2"])?;
-        tokio::spawn(listen::serve(listener, tls, clock, routes, std::future::pending()));
+        let terms = Terms::mutual(&live, &["h2"], Admission::everybody())?;
+        tokio::spawn(listen::serve(listener, terms, routes, std::future::pending()));
 
         let identity = self.dir.join("identity-of-bare");
         dayfly_agent::files::private_dir(&identity)?;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dayfly_agent::listen;
+use dayfly_agent::listen::{self, Terms};
 use dayfly_agent::session::Session;
+use dayfly_agent::tls::Admission;
 use dayfly_proto::v1::follow_request::Message as Up;
 use dayfly_proto::v1::follow_response::Message as Down;
 use dayfly_proto::v1::gateway_service_client::GatewayServiceClient;
@@ -53,9 +54,8 @@ impl Fanout {
         let (casts, acks) = (broadcast::Sender::new(16), Arc::<Acks>::default());
         let service = Service { casts: casts.clone(), acks: acks.clone() };
         let routes = Routes::new(GatewayServiceServer::new(service)).prepare();
-        let tls = world.live()?.accept_mutual(&["h2"])?;
-        let serving =
-            listen::serve(listener, tls, Arc::new(SystemClock), routes, std::future::pending());
+        let terms = Terms::mutual(&world.live()?, &["h2"], Admission::everybody())?;
+        let serving = listen::serve(listener, terms, routes, std::future::pending());
         tokio::spawn(serving);
 
         let dir = world.identity("gateway/orders-staging").await?;

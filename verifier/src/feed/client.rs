@@ -62,7 +62,7 @@ pub struct Client {
     follower: Follower,
     enforcer: Arc<Enforcer>,
     clock: Arc<dyn Clock>,
-    /// Whether this session made anything fresh.
+    /// Whether this connection made anything fresh.
     refreshed: bool,
     /// Whether the trust statement must be asked for before anything is heard.
     trust_first: bool,

@@ -49,9 +49,10 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE TABLE document (
         spiffe_id TEXT NOT NULL, generation INTEGER NOT NULL, key_hash BLOB NOT NULL,
-        renewed_to INTEGER, PRIMARY KEY (spiffe_id, generation)
+        renewed_to INTEGER, issued_at_ms INTEGER NOT NULL, PRIMARY KEY (spiffe_id, generation)
     ) STRICT;
-    CREATE TABLE locked (spiffe_id TEXT PRIMARY KEY) STRICT;
+    CREATE INDEX document_by_age ON document (issued_at_ms);
+    CREATE TABLE floor (spiffe_id TEXT PRIMARY KEY, generation INTEGER) STRICT;
     INSERT INTO head VALUES (1, zeroblob(16), 0, zeroblob(32), 0);
 ";
 

@@ -1,6 +1,6 @@
 //! What is kept beside the log, in tables of its own.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use dayfly_verifier::id::{BundleDigest, TextDigest};
@@ -8,7 +8,9 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use rusqlite::{OptionalExtension as _, Transaction};
 
-use super::super::{Bundles, FreeText, Invitation, Joins, JournalError, Renewal, Texts};
+use super::super::{
+    Bundles, DOCUMENT_KEPT, Floor, FreeText, Invitation, Joins, JournalError, Renew, Renewal, Texts,
+};
 use super::{Sqlite, corrupt, failed, number};
 
 /// Keeps a text in the transaction of the entry that names it. One that is kept already stays.
@@ -103,71 +105,93 @@ impl Joins for Sqlite {
             let Some(taken) = taken else { return Ok(None) };
             let spiffe_id: SpiffeId =
                 taken.parse().map_err(|_| corrupt("names an invitation that was changed"))?;
-            let unlock = "DELETE FROM locked WHERE spiffe_id = ?1";
-            if tx.execute(unlock, (spiffe_id.as_str(),)).map_err(failed)? == 1 {
-                // Those of before stay in the count, but nobody can renew them.
-                let void = "UPDATE document SET key_hash = zeroblob(32) WHERE spiffe_id = ?1";
-                tx.execute(void, (spiffe_id.as_str(),)).map_err(failed)?;
-            }
-            let generation = issue(tx, &spiffe_id, &key_hash)?;
+            forget(tx, now)?;
+            let generation = issue(tx, &spiffe_id, &key_hash, now)?;
+            // What was locked is good again from this document on.
+            let unlock =
+                "UPDATE floor SET generation = ?2 WHERE spiffe_id = ?1 AND generation IS NULL";
+            let row = (spiffe_id.as_str(), number(generation)?);
+            tx.execute(unlock, row).map_err(failed)?;
             Ok(Some((spiffe_id, generation)))
         })
         .await
     }
 
-    async fn renew(
-        &self,
-        spiffe_id: &SpiffeId,
-        generation: u64,
-        key_hash: &[u8; 32],
-        next_key_hash: &[u8; 32],
-    ) -> Result<Renewal, JournalError> {
-        let (id, key_hash, next_key_hash) = (spiffe_id.clone(), *key_hash, *next_key_hash);
+    async fn renew(&self, renew: &Renew, now: Timestamp) -> Result<Renewal, JournalError> {
+        let Renew { spiffe_id: id, generation, key_hash, next_key_hash, due } = renew.clone();
         self.write(move |tx| {
             let Some(issued) = document(tx, &id, generation)?.filter(|d| d.key_hash == key_hash)
             else {
                 return Ok(Renewal::Unknown);
             };
-            let locked = "SELECT 1 FROM locked WHERE spiffe_id = ?1";
-            let locked = tx.query_row(locked, (id.as_str(),), |_| Ok(())).optional();
-            if locked.map_err(failed)?.is_some() {
-                return Ok(Renewal::Locked);
+            let select = "SELECT spiffe_id, generation FROM floor WHERE spiffe_id = ?1";
+            match tx.query_row(select, (id.as_str(),), floor).optional().map_err(failed)? {
+                Some((_, Floor::Locked)) => return Ok(Renewal::Locked),
+                Some((_, Floor::From(least))) if generation < least => return Ok(Renewal::Unknown),
+                Some((_, Floor::From(_))) | None => {}
             }
             let Some(next) = issued.renewed_to else {
-                let next = issue(tx, &id, &next_key_hash)?;
+                if !due {
+                    return Ok(Renewal::TooEarly);
+                }
+                forget(tx, now)?;
+                let next = issue(tx, &id, &next_key_hash, now)?;
                 let renewed = "UPDATE document SET renewed_to = ?3 \
                                WHERE spiffe_id = ?1 AND generation = ?2";
                 let row = (id.as_str(), number(generation)?, number(next)?);
                 tx.execute(renewed, row).map_err(failed)?;
-                return Ok(Renewal::Granted(next));
+                return Ok(Renewal::Granted { generation: next, issued_at: now });
             };
-            if document(tx, &id, next)?.is_some_and(|again| again.key_hash == next_key_hash) {
-                return Ok(Renewal::Granted(next));
+            if let Some(again) = document(tx, &id, next)?.filter(|d| d.key_hash == next_key_hash) {
+                return Ok(Renewal::Granted { generation: next, issued_at: again.issued_at });
             }
-            let lock = "INSERT INTO locked (spiffe_id) VALUES (?1)";
+            let lock = "INSERT INTO floor (spiffe_id, generation) VALUES (?1, NULL) \
+                        ON CONFLICT (spiffe_id) DO UPDATE SET generation = NULL";
             tx.execute(lock, (id.as_str(),)).map_err(failed)?;
-            Ok(Renewal::Locked)
+            Ok(Renewal::Forked)
         })
         .await
     }
 
-    async fn locked(&self) -> Result<BTreeSet<SpiffeId>, JournalError> {
+    async fn floors(&self) -> Result<BTreeMap<SpiffeId, Floor>, JournalError> {
         self.look(|tx| {
-            let mut select = tx.prepare("SELECT spiffe_id FROM locked").map_err(failed)?;
-            let ids = select.query_map((), |row| row.get::<_, String>(0)).map_err(failed)?;
-            let read = |id: rusqlite::Result<String>| {
-                id.map_err(failed)?.parse().map_err(|_| corrupt("names a lock that was changed"))
+            let mut select =
+                tx.prepare("SELECT spiffe_id, generation FROM floor").map_err(failed)?;
+            let floors = select.query_map((), floor).map_err(failed)?;
+            let read = |row: rusqlite::Result<(String, Floor)>| {
+                let (id, floor) = row.map_err(failed)?;
+                let id = id.parse().map_err(|_| corrupt("names a floor that was changed"))?;
+                Ok((id, floor))
             };
-            ids.map(read).collect()
+            floors.map(read).collect()
         })
         .await
     }
+}
+
+/// An ID and its floor. No generation is above that of a lock.
+fn floor(row: &rusqlite::Row<'_>) -> rusqlite::Result<(String, Floor)> {
+    let least: Option<i64> = row.get(1)?;
+    let from = |least| Floor::From(u64::try_from(least).unwrap_or(u64::MAX));
+    Ok((row.get(0)?, least.map_or(Floor::Locked, from)))
+}
+
+/// Forgets documents whose time is long over, and what was said of IDs that have no others.
+fn forget(tx: &Transaction<'_>, now: Timestamp) -> Result<(), JournalError> {
+    let before = number(now.minus(DOCUMENT_KEPT).as_ms())?;
+    let old = "DELETE FROM document WHERE issued_at_ms <= ?1";
+    if tx.execute(old, (before,)).map_err(failed)? > 0 {
+        let bare = "DELETE FROM floor WHERE spiffe_id NOT IN (SELECT spiffe_id FROM document)";
+        tx.execute(bare, ()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// An identity document that was issued.
 struct Document {
     key_hash: [u8; 32],
     renewed_to: Option<u64>,
+    issued_at: Timestamp,
 }
 
 fn document(
@@ -177,22 +201,32 @@ fn document(
 ) -> Result<Option<Document>, JournalError> {
     // A generation that no row can have was never issued.
     let Ok(generation) = i64::try_from(generation) else { return Ok(None) };
-    let select = "SELECT key_hash, renewed_to FROM document \
+    let select = "SELECT key_hash, renewed_to, issued_at_ms FROM document \
                   WHERE spiffe_id = ?1 AND generation = ?2";
-    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?));
+    let row = |row: &rusqlite::Row<'_>| {
+        Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, i64>(2)?))
+    };
     let row = tx.query_row(select, (id.as_str(), generation), row).optional().map_err(failed)?;
-    let Some((key_hash, renewed_to)) = row else { return Ok(None) };
+    let Some((key_hash, renewed_to, issued_at_ms)) = row else { return Ok(None) };
     let renewed_to = renewed_to.map(u64::try_from).transpose();
     let renewed_to = renewed_to.map_err(|_| corrupt("has a negative generation"))?;
-    Ok(Some(Document { key_hash, renewed_to }))
+    let issued_at = u64::try_from(issued_at_ms).ok().and_then(|ms| Timestamp::from_ms(ms).ok());
+    let issued_at = issued_at.ok_or_else(|| corrupt("has a document of no time there is"))?;
+    Ok(Some(Document { key_hash, renewed_to, issued_at }))
 }
 
 /// Puts down a document of the next generation of an ID.
-fn issue(tx: &Transaction<'_>, id: &SpiffeId, key_hash: &[u8; 32]) -> Result<u64, JournalError> {
+fn issue(
+    tx: &Transaction<'_>,
+    id: &SpiffeId,
+    key_hash: &[u8; 32],
+    now: Timestamp,
+) -> Result<u64, JournalError> {
     let last = "SELECT COALESCE(MAX(generation), 0) FROM document WHERE spiffe_id = ?1";
     let last: i64 = tx.query_row(last, (id.as_str(),), |row| row.get(0)).map_err(failed)?;
     let next = last.saturating_add(1);
-    let put = "INSERT INTO document (spiffe_id, generation, key_hash) VALUES (?1, ?2, ?3)";
-    tx.execute(put, (id.as_str(), next, key_hash)).map_err(failed)?;
+    let put = "INSERT INTO document (spiffe_id, generation, key_hash, issued_at_ms) \
+               VALUES (?1, ?2, ?3, ?4)";
+    tx.execute(put, (id.as_str(), next, key_hash, number(now.as_ms())?)).map_err(failed)?;
     u64::try_from(next).map_err(|_| corrupt("has a negative generation"))
 }
