@@ -17,7 +17,7 @@ pub use failure::{Failure, Fault};
 
 use crate::core::command::{Caller, Command};
 use crate::core::decide::decide;
-use crate::core::event::{Actor, Entry, Event, Head, IdentityChange};
+use crate::core::event::{Actor, Entry, Event, Head};
 use crate::core::limits::Limits;
 use crate::core::state::State;
 use crate::journal::{FreeText, Journal, JournalError, NotThatHead, Recorded, Replay, StoredEntry};
@@ -132,7 +132,7 @@ impl Sequencer {
         caller: Caller,
         text: Option<FreeText>,
     ) -> Result<Recorded<Arc<State>>, Failure> {
-        let lane = if takes_away(&command) { &self.taking } else { &self.giving };
+        let lane = if command.takes_away() { &self.taking } else { &self.giving };
         let (answer, answered) = oneshot::channel();
         lane.try_send(Waiting { command, caller, text, answer }).map_err(
             |refused| match refused {
@@ -141,27 +141,6 @@ impl Sequencer {
             },
         )?;
         answered.await.map_err(|_| Fault::Stopped)?
-    }
-}
-
-/// Whether `command` only takes away: such commands come first in every batch, and are decided
-/// even when the clock is off.
-const fn takes_away(command: &Command) -> bool {
-    match command {
-        Command::Deny(..)
-        | Command::Withdraw(..)
-        | Command::Complete(..)
-        | Command::Cancel(..)
-        | Command::Revoke(..)
-        | Command::Identity(_, IdentityChange::Locked) => true,
-        Command::File(..)
-        | Command::Approve(..)
-        | Command::Exchange(..)
-        | Command::Redeem(..)
-        | Command::Report(..)
-        | Command::Apply(..)
-        | Command::Identity(_, IdentityChange::Invited | IdentityChange::Joined { .. })
-        | Command::AddKey { .. } => false,
     }
 }
 
@@ -223,7 +202,7 @@ impl Deciding {
         // Nobody waits for these any more, and nothing was promised.
         batch.retain(|waiting| !waiting.answer.is_closed());
         if self.clock.now().plus(SKEW) < self.base.time {
-            let off = batch.extract_if(.., |waiting| !takes_away(&waiting.command));
+            let off = batch.extract_if(.., |waiting| !waiting.command.takes_away());
             off.for_each(|waiting| waiting.answer(Err(Fault::ClockOff.into())));
         }
         if batch.is_empty() {

@@ -5,7 +5,8 @@
 //! token, the proof and the closed profile of holder blocks. Reading order: the words of the
 //! format first ([`id`], [`time`], [`resource`], [`scope`], [`claims`], [`caveat`], [`holder`]),
 //! then its bytes ([`wire`], [`proof`], [`dossier`]), then what a gateway knows ([`trust`],
-//! [`revocations`], [`replay`]), then the one decision ([`verify`], [`reject`]), and what is told of it ([`uses`]).
+//! [`revocations`], [`replay`]), then the one decision ([`verify`], [`reject`]), and what is told
+//! of it ([`uses`]).
 //!
 //! Nothing here logs, prints or derives `Debug` for a token, a key or a proof.
 

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     fn at(secs: u64) -> Duration {
-        Duration::from_secs(1_000 + secs)
+        Duration::from_secs(1_000_u64.saturating_add(secs))
     }
 
     #[test]

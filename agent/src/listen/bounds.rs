@@ -193,12 +193,12 @@ mod tests {
         assert!(!a3.known(Some(&id("a")), &bounds));
         assert!(enter("10.0.0.1").is_none(), "three of one address");
         drop(a3);
-        let b: Vec<_> = ["10.0.0.2", "10.0.0.2", "10.0.0.3"].map(|from| enter(from)).into();
+        let b: Vec<_> = ["10.0.0.2", "10.0.0.2", "10.0.0.3"].map(&enter).into();
         assert!(b.iter().all(Option::is_some));
         assert!(enter("10.0.0.4").is_none(), "five in all");
         assert_eq!((traffic.open(), traffic.refused()), (5, 4));
         drop(b);
-        let mut more: Vec<_> = ["10.0.0.2", "10.0.0.2", "10.0.0.3"].map(|from| enter(from)).into();
+        let mut more: Vec<_> = ["10.0.0.2", "10.0.0.2", "10.0.0.3"].map(&enter).into();
         assert!(more.iter().all(Option::is_some));
         assert!(more[0].as_mut().unwrap().known(None, &bounds), "who joins has no ID yet");
         drop((a1, a2, more));

@@ -76,6 +76,30 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it only takes away: such commands come first in every batch, and are decided even
+    /// when the clock is off.
+    #[must_use]
+    pub const fn takes_away(&self) -> bool {
+        match self {
+            Self::Deny(..)
+            | Self::Withdraw(..)
+            | Self::Complete(..)
+            | Self::Cancel(..)
+            | Self::Revoke(..)
+            | Self::Identity(_, IdentityChange::Locked) => true,
+            Self::File(..)
+            | Self::Approve(..)
+            | Self::Exchange(..)
+            | Self::Redeem(..)
+            | Self::Report(..)
+            | Self::Apply(..)
+            | Self::Identity(_, IdentityChange::Invited | IdentityChange::Joined { .. })
+            | Self::AddKey { .. } => false,
+        }
+    }
+}
+
 /// What an approval would give, and what policy says of that: narrowed, it may be a matter of
 /// other policies than the request.
 #[derive(Debug, Clone, PartialEq, Eq)]

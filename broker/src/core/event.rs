@@ -230,7 +230,8 @@ impl Event {
             | Self::ExchangeAnswered { .. }
             | Self::UseRedeemed { .. }
             | Self::Ended { .. }
-            | Self::UsesReported(_) => None,
+            | Self::UsesReported(_)
+            | Self::IdentityChanged { .. } => None,
         }
     }
 }

@@ -22,9 +22,7 @@ pub use fault::{Faulty, Plan};
 pub use memory::Memory;
 pub use recorded::{NotThatHead, Recorded};
 pub use replay::Replay;
-pub use side::{
-    Bundles, DOCUMENT_KEPT, Floor, FreeText, Invitation, Joins, Renew, Renewal, Texts,
-};
+pub use side::{Bundles, DOCUMENT_KEPT, Floor, FreeText, Invitation, Joins, Renew, Renewal, Texts};
 pub use sqlite::Sqlite;
 pub use stored::VERSION as FORMAT;
 pub use stored::decode;

@@ -21,7 +21,8 @@ use dayfly_verifier::uses::{About, Batch, Line, Seen};
 use super::{JournalError, StoredEntry};
 use crate::core::directory::{Directory, Person, Role, WorkloadRule};
 use crate::core::event::{
-    Actor, Answer, Decision, End, Entry, Event, Evidence, Head, IdentityChange, Report, Target, TaskOutcome, Terms,
+    Actor, Answer, Decision, End, Entry, Event, Evidence, Head, IdentityChange, Report, Target,
+    TaskOutcome, Terms,
 };
 use crate::core::verdict::Refusal;
 

@@ -135,15 +135,7 @@ impl Model {
                 ),
             ),
             28 => ("person/ops", self.bundle(how)),
-            29 => {
-                let ids = ["agent/a", "agent/b", "gateway/mail", "person/ann", "nobody/x"];
-                let change = match how % 8 {
-                    0 => IdentityChange::Joined { generation: 1 },
-                    1 => IdentityChange::Locked,
-                    _ => IdentityChange::Invited,
-                };
-                (as_person, Command::Identity(id(pick(&ids, about)?), change))
-            }
+            29 => (as_person, identity(about, how)?),
             _ => return None,
         })
     }
@@ -224,6 +216,16 @@ impl Model {
             verdicts: self.world.verdicts(self.bundles, verdict),
         })
     }
+}
+
+fn identity(about: u8, how: u8) -> Option<Command> {
+    let ids = ["agent/a", "agent/b", "gateway/mail", "person/ann", "nobody/x"];
+    let change = match how % 8 {
+        0 => IdentityChange::Joined { generation: 1 },
+        1 => IdentityChange::Locked,
+        _ => IdentityChange::Invited,
+    };
+    Some(Command::Identity(id(pick(&ids, about)?), change))
 }
 
 fn another(how: u8) -> Directory {

@@ -195,15 +195,18 @@ impl Told {
                 law!(self.is_operator(by), "revoked by no operator");
                 self.revoked(target);
             }
-            Event::UsesReported(report) => {
-                let Actor::Gateway(gateway) = by else { return Err("told by no gateway".into()) };
-                for about in report.batch.counts.iter().filter_map(|(line, _)| line.about) {
-                    let audience = &self.cases[&about.grant].request.audience;
-                    law!(audience == gateway, "I7: a report of what another gateway guards");
-                }
-            }
+            Event::UsesReported(report) => self.reported(report, by)?,
             Event::IdentityChanged { id, change } => self.changed(id, *change, by)?,
             Event::EpochOpened { .. } | Event::KeyAdded { .. } | Event::KeyRetired { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn reported(&self, report: &Report, by: &Actor) -> Verdict {
+        let Actor::Gateway(gateway) = by else { return Err("told by no gateway".into()) };
+        for about in report.batch.counts.iter().filter_map(|(line, _)| line.about) {
+            let audience = &self.cases[&about.grant].request.audience;
+            law!(audience == gateway, "I7: a report of what another gateway guards");
         }
         Ok(())
     }

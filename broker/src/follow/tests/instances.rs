@@ -1,5 +1,4 @@
 //! What the broker may claim of an instance.
-#![expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
 
 use std::time::Duration;
 
