@@ -12,6 +12,7 @@ mod approval;
 mod cli;
 mod demo;
 mod deploy;
+mod door;
 mod edges;
 mod host;
 mod identities;

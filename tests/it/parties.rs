@@ -224,11 +224,22 @@ fn meaning(request: &Received<'_>) -> Result<Call, BadCall> {
 impl Gateway {
     /// The gateway `path`, following the feed of the broker.
     pub(crate) async fn start(world: &World, path: &str, max_staleness: Duration) -> Self {
-        let session = world.session(path).await;
-        let root = world.trust_root().parse().unwrap();
+        let root = world.trust_root();
+        Self::open(world.session(path).await, &root, "one", max_staleness).await
+    }
+
+    /// An instance of the gateway whose session this is.
+    pub(crate) async fn open(
+        session: Arc<Session>,
+        trust_root: &str,
+        instance: &str,
+        max_staleness: Duration,
+    ) -> Self {
+        let audience = session.identity().id().clone();
+        let root = trust_root.parse().unwrap();
         let config = client::Config {
             profile: Profile::new(root, max_staleness, Source::Direct).unwrap(),
-            instance: "one".parse::<InstanceId>().unwrap(),
+            instance: instance.parse::<InstanceId>().unwrap(),
             dir: None,
             brokers: vec![session.channel()],
         };
@@ -236,7 +247,7 @@ impl Gateway {
         let (enforcer, client) = follow(config, clock.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut config = Config::new(format!("{SHOP}/{path}").parse().unwrap());
+        let mut config = Config::new(audience.clone());
         config.base_url = Some(format!("http://{address}").parse().unwrap());
         let verifier = Arc::new(Verifier::new(config, enforcer, clock, random()));
         let handler = any(|Extension(verified): Extension<Verified>| async move {
@@ -249,7 +260,12 @@ impl Gateway {
             tokio::spawn(client.run()),
             tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }),
         ];
-        Self { address, audience: format!("{SHOP}/{path}"), tasks }
+        Self { address, audience: audience.to_string(), tasks }
+    }
+
+    /// One that another process runs.
+    pub(crate) fn elsewhere(address: SocketAddr, audience: &str) -> Self {
+        Self { address, audience: audience.to_owned(), tasks: Vec::new() }
     }
 
     /// The URL of a path here.

@@ -98,7 +98,7 @@ async fn tell_until_it_holds(broker: &Broker, seq: Seq, tell: &Tell) {
             let response = v1::WatchEnforcementResponse {
                 instances: standings.into_iter().map(instance).collect(),
                 holds_everywhere: holds,
-                unseen_refuse_in_ms: millis(unseen),
+                unseen_refuse_in_ms: at_most_millis(unseen),
             };
             if tell.send(Ok(response)).await.is_err() || holds {
                 return;
@@ -160,7 +160,7 @@ fn instance(standing: instances::Standing) -> v1::InstanceStatus {
         instance: instance.to_string(),
         enforced_seq: enforced.0,
         silent_for_ms: millis(silent_for),
-        refuses_in_ms: refuses_in.map_or(-1, millis),
+        refuses_in_ms: refuses_in.map_or(-1, at_most_millis),
         max_staleness_ms: millis(max_staleness),
         connected,
         best_effort,
@@ -169,4 +169,9 @@ fn instance(standing: instances::Standing) -> v1::InstanceStatus {
 
 fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Rounded up: nothing is promised for earlier than it comes.
+fn at_most_millis(span: Duration) -> i64 {
+    i64::try_from(span.as_micros().div_ceil(1000)).unwrap_or(i64::MAX)
 }

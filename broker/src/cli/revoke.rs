@@ -126,8 +126,9 @@ fn finish(
     console.result(
         || match &since {
             Some(since) => {
-                let summary = progress(last, seq);
-                format!("{GOOD}holds everywhere{GOOD:#} since {since}, {took:.0?} on: {summary}")
+                let took = seconds(i64::try_from(took.as_millis()).unwrap_or(i64::MAX));
+                let (good, summary) = (GOOD, progress(last, seq));
+                format!("{good}holds everywhere{good:#} since {since}, after {took}: {summary}")
             }
             None => format!("{BAD}does not hold everywhere{BAD:#}: {}", progress(last, seq)),
         },
@@ -157,7 +158,7 @@ fn progress(news: &v1::WatchEnforcementResponse, seq: u64) -> String {
         text.push_str(&silence(instance));
     }
     if news.unseen_refuse_in_ms > 0 {
-        let left = seconds(news.unseen_refuse_in_ms);
+        let left = seconds(news.unseen_refuse_in_ms.saturating_add(99));
         text.push_str(&format!("; instances of before the broker's start refuse within {left}"));
     }
     text
@@ -174,7 +175,9 @@ pub(super) fn silence(instance: &InstanceStatus) -> String {
     } else if instance.refuses_in_ms < 0 {
         format!("{silent}, refuses by itself")
     } else {
-        format!("{silent}, refuses by itself in {}", seconds(instance.refuses_in_ms))
+        // Rounded up: it may go on until then.
+        let left = instance.refuses_in_ms.saturating_add(99);
+        format!("{silent}, refuses by itself in {}", seconds(left))
     }
 }
 
@@ -233,7 +236,7 @@ mod tests {
         let news = v1::WatchEnforcementResponse { instances, ..Default::default() };
         assert_eq!(
             progress(&news, 7),
-            "effective on 1 of 4; gateway/orders/2 silent for 1.8 s, refuses by itself in 3.2 s; \
+            "effective on 1 of 4; gateway/orders/2 silent for 1.8 s, refuses by itself in 3.3 s; \
              gateway/orders/3 silent for 1.8 s, refuses by itself; \
              gateway/orders/4 silent for 1.8 s, opted out of refusing: nothing bounds it"
         );

@@ -36,6 +36,7 @@ struct Plans {
     appends: u64,
     at: BTreeMap<u64, Plan>,
     silent: bool,
+    blind: bool,
 }
 
 impl<J: Journal> Faulty<J> {
@@ -55,6 +56,11 @@ impl<J: Journal> Faulty<J> {
     /// From now on, or no longer, refuses everything: reads and confirmations too.
     pub fn cut(&self, cut: bool) {
         self.plans(|plans| plans.silent = cut);
+    }
+
+    /// From now on, or no longer, refuses reads and nothing else.
+    pub fn blind(&self, blind: bool) {
+        self.plans(|plans| plans.blind = blind);
     }
 
     /// How many appends were tried.
@@ -112,6 +118,9 @@ impl<J: Journal> Journal for Faulty<J> {
         limit: usize,
     ) -> Result<Vec<Recorded<StoredEntry>>, JournalError> {
         self.reachable()?;
+        if self.plans(|plans| plans.blind) {
+            return Err(planned());
+        }
         self.inner.read(after, limit).await
     }
 

@@ -129,6 +129,32 @@ async fn heartbeats_stop_while_the_journal_does_not_answer() {
     assert!(standing().connected && standing().holds(seq) && !standing().holds(seq.next()));
 }
 
+/// The head is confirmed, and what lies before it cannot be had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_stop_at_once_while_what_another_broker_appended_cannot_be_read() {
+    let mut world = World::new().await;
+    let gateway = world.gateway("one", world.address);
+    until("it is fresh", || gateway.is_fresh()).await;
+    world.journal.blind(true);
+    let seq = world.revoke(1).await;
+    // The round under way may have confirmed the head before.
+    let rounds = world.hub.rounds();
+    until("rounds pass", || world.hub.rounds() >= rounds + 2).await;
+    let mut casts = world.hub.listen();
+    until("rounds pass", || world.hub.rounds() >= rounds + 4).await;
+    while let Ok(cast) = casts.try_recv() {
+        assert!(!matches!(*cast, Cast::Beat { .. }), "the broker does not know what it confirms");
+    }
+    world.clock.forward(1_001);
+    assert!(!gateway.is_fresh());
+
+    world.journal.blind(false);
+    until("it heals", || gateway.is_fresh()).await;
+    assert_eq!(gateway.knows(), 1);
+    let standing = || world.hub.instances.standings(world.hub.uptime()).remove(0);
+    until("it says so", || standing().enforced >= seq).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_counts_until_it_refuses_by_itself() {
     let mut world = World::new().await;
