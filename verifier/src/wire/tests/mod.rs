@@ -4,6 +4,7 @@
 mod golden;
 mod hostile;
 mod laws;
+mod python;
 mod reference;
 mod traps;
 mod vectors;
