@@ -146,8 +146,7 @@ fn with_block(bare: &Decoded, block: &schema::Block, by_holder: bool) -> Vec<u8>
 }
 
 #[test]
-fn versions_are_those_that_a_block_needs_and_no_others() {
-    // a11: neither the signature's nor Datalog's version is the holder's to choose.
+fn a11_versions_are_those_that_a_block_needs_and_no_others() {
     let mut symbols = minted_symbols();
     let known = symbols.len();
     let caveat = Caveat::Below("orders/prod/eu".parse().unwrap());
@@ -174,6 +173,15 @@ fn versions_are_those_that_a_block_needs_and_no_others() {
         container.authority.version = version;
         resign(&mut container, &bare);
         assert!(!accepted(&container), "{version:?}");
+    }
+    // The external signature of a delegation covers the block before in version 1 alone.
+    let handed = delegate(&bare, &holder(0), &holder_key(1), &[], &fresh(1)).unwrap();
+    let handed = Decoded::read(handed.expose()).unwrap();
+    for version in [None, Some(0), Some(1), Some(2)] {
+        let mut container = handed.container.clone();
+        container.blocks[0].version = version;
+        resign(&mut container, &bare);
+        assert_eq!(accepted(&container), version == Some(1), "{version:?}");
     }
 }
 
