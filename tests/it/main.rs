@@ -18,6 +18,7 @@ mod host;
 mod identities;
 mod parties;
 mod path;
+mod rights;
 mod tidy;
 mod waiting;
 mod world;

@@ -1,4 +1,7 @@
-//! Tokens: what one says, and the proof that goes with a use of it.
+//! Tokens: what one says, how it is narrowed and handed on, and the proof that goes with a use.
+
+mod check;
+mod narrow;
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -7,7 +10,6 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use dayfly_agent::files;
 use dayfly_verifier::holder::{Confirmation, HolderKey};
-use dayfly_verifier::id::RequestId;
 use dayfly_verifier::proof::{ActDigest, DpopCall, make_dpop};
 use dayfly_verifier::resource::ResourcePattern;
 use dayfly_verifier::scope::{Arguments, Constraint, Limit, Right};
@@ -19,9 +21,8 @@ use zeroize::Zeroizing;
 use super::Context;
 use super::console::{BAD, GOOD, STRONG, WAITING};
 use super::exit::{Exit, Refused};
-use super::request;
 
-/// Look into tokens, and prove possession of one.
+/// Look into tokens, narrow them, hand them on, and prove possession of one.
 #[derive(Debug, Args)]
 pub struct Token {
     #[command(subcommand)]
@@ -31,6 +32,10 @@ pub struct Token {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Inspect(Inspect),
+    Verify(check::Verify),
+    Attenuate(narrow::Attenuate),
+    Delegate(narrow::Delegate),
+    Key(narrow::Key),
     Prove(Prove),
 }
 
@@ -52,9 +57,8 @@ struct Inspect {
 /// Send it with `Authorization: DPoP TOKEN`. It is good for one call, within 30 s.
 #[derive(Debug, Args)]
 struct Prove {
-    /// The request that the token is from.
-    #[arg(value_name = "REQUEST")]
-    request: RequestId,
+    #[command(flatten)]
+    holder: narrow::Holder,
     /// The file with the token.
     #[arg(long, value_name = "FILE")]
     token_file: PathBuf,
@@ -81,12 +85,22 @@ impl Token {
     pub fn run(self, context: &Context) -> Result<(), Refused> {
         match self.verb {
             Verb::Inspect(inspect) => inspect.run(context),
+            Verb::Verify(verify) => verify.run(context),
+            Verb::Attenuate(attenuate) => attenuate.run(context),
+            Verb::Delegate(delegate) => delegate.run(context),
+            Verb::Key(key) => key.run(context),
             Verb::Prove(prove) => prove.run(context),
         }
     }
 }
 
 fn read(file: Option<&PathBuf>) -> Result<Text, Refused> {
+    let text = read_text(file)?;
+    Text::read(text.trim_ascii()).map_err(|e| Refused::new(Exit::Usage, e))
+}
+
+/// The text of a token or proof; standard input if no file is named.
+fn read_text(file: Option<&PathBuf>) -> Result<Zeroizing<String>, Refused> {
     let mut text = Zeroizing::new(String::new());
     match file {
         Some(path) => {
@@ -97,7 +111,7 @@ fn read(file: Option<&PathBuf>) -> Result<Text, Refused> {
             std::io::stdin().lock().take(64 * 1024).read_to_string(&mut text)?;
         }
     }
-    Text::read(text.trim_ascii()).map_err(|e| Refused::new(Exit::Usage, e))
+    Ok(text)
 }
 
 impl Inspect {
@@ -198,15 +212,17 @@ fn to_json(content: &Content, verified: Option<bool>) -> Json {
 
 impl Prove {
     fn run(self, context: &Context) -> Result<(), Refused> {
-        let ticket = request::load(context, &self.request)?;
+        let key = self.holder.key(context)?;
         let token = read(Some(&self.token_file))?;
+        let decoded = Decoded::read(token.expose()).map_err(|e| Refused::new(Exit::Usage, e))?;
+        let audience = &decoded.unverified().claims.audience;
         let act = self.act.as_ref().map(|does| {
             let ResourcePattern::Exact(resource) = &does.resource else {
                 let error = anyhow!("a call acts on one resource, not on a pattern");
                 return Err(Refused::new(Exit::Usage, error));
             };
             let arguments = arguments(&self.arguments)?;
-            Ok(ActDigest::of(&ticket.ask().audience, &does.operation, resource, &arguments))
+            Ok(ActDigest::of(audience, &does.operation, resource, &arguments))
         });
         let act = act.transpose()?;
         let mut jti = [0; 16];
@@ -215,7 +231,7 @@ impl Prove {
         })?;
         let (act, nonce) = (act.as_ref(), self.nonce.as_deref());
         let call = DpopCall { method: &self.method, url: &self.url, act, nonce };
-        let proof = make_dpop(ticket.key(), token.expose(), &call, SystemClock.now(), jti);
+        let proof = make_dpop(&key, token.expose(), &call, SystemClock.now(), jti);
         context.console.result(|| proof.clone(), || json!({ "dpop": proof }));
         Ok(())
     }

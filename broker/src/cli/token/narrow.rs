@@ -52,8 +52,8 @@ pub(super) struct Attenuate {
 /// Hand a narrower copy of a token to another key, offline.
 ///
 /// The copy is bound to that key from then on, and shows that the present holder handed it on: its
-/// key signs. At most three times in turn. The copy ends with the token and is revoked with it, and it
-/// can be revoked by itself, by grant and key.
+/// key signs. At most three times in turn. The copy ends with the token and is revoked with it, and
+/// it can be revoked by itself, by grant and key.
 #[derive(Debug, Args)]
 pub(super) struct Delegate {
     #[command(flatten)]
