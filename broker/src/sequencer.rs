@@ -2,25 +2,27 @@
 //! what they make happen as one batch, then publishes the new state. Must never let an answer out
 //! before the batch that it belongs to is durable, refusals and repeats included.
 
+mod decided;
 mod failure;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dayfly_verifier::time::{Clock, Timestamp};
+use dayfly_verifier::time::Clock;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+use decided::{Decided, Outcomes};
 pub use failure::{Failure, Fault};
 
 use crate::core::command::{Caller, Command};
 use crate::core::decide::decide;
-use crate::core::event::{Actor, Entry, Event, Head};
+use crate::core::event::Head;
 use crate::core::limits::Limits;
 use crate::core::state::State;
-use crate::journal::{FreeText, Journal, JournalError, NotThatHead, Recorded, Replay, StoredEntry};
+use crate::journal::{FreeText, Journal, JournalError, NotThatHead, Recorded, Replay};
 
 /// The most commands that are decided and made durable together.
 const BATCH: usize = 256;
@@ -65,16 +67,6 @@ pub struct Deciding {
     heads: watch::Sender<Head>,
     /// The newest durable state.
     base: Recorded<Arc<State>>,
-}
-
-/// What becomes of each command of a batch.
-type Outcomes = Vec<Result<(), Failure>>;
-
-/// What a batch makes happen, before it is durable.
-struct Decided {
-    state: State,
-    entries: Vec<StoredEntry>,
-    outcomes: Outcomes,
 }
 
 impl Sequencer {
@@ -287,8 +279,7 @@ impl Deciding {
     /// Decides the batch in order, each command on what the ones before it made happen.
     fn decide(&self, batch: &[Waiting]) -> Result<Decided, JournalError> {
         let now = self.clock.now().max(self.base.time);
-        let state = State::clone(&self.base);
-        let mut decided = Decided { state, entries: Vec::new(), outcomes: Vec::new() };
+        let mut decided = Decided::on(State::clone(&self.base));
         for Waiting { command, caller, text, .. } in batch {
             let outcome = match decide(&decided.state, command, caller, now) {
                 Ok((by, events)) => decided.record(&by, now, events, text.as_ref())?,
@@ -328,41 +319,6 @@ impl Deciding {
         self.heads.send_replace(self.base.head);
         Ok(())
     }
-}
-
-impl Decided {
-    /// Adds what one command makes happen, all of it or nothing.
-    fn record(
-        &mut self,
-        by: &Actor,
-        at: Timestamp,
-        events: Vec<Event>,
-        text: Option<&FreeText>,
-    ) -> Result<Result<(), Failure>, JournalError> {
-        let mut state = self.state.clone();
-        let count = self.entries.len();
-        for event in events {
-            let entry = Entry { by: by.clone(), at, policy: state.bundle, event };
-            let stored = StoredEntry::after(&state.head, &entry)?;
-            if let Err(error) = state.apply(*stored.head(), &entry) {
-                // A rule decided what the fold holds for impossible: nothing of it is written.
-                tracing::error!(%error, "a decision was dropped");
-                self.entries.truncate(count);
-                return Ok(Err(Fault::Impossible.into()));
-            }
-            self.entries.push(match text.filter(|text| event_names(&entry.event, text)) {
-                Some(text) => stored.with_text(text.clone()),
-                None => stored,
-            });
-        }
-        self.state = state;
-        Ok(Ok(()))
-    }
-}
-
-/// Whether the log names `text` for `event`. Nothing else is kept of what came with a command.
-fn event_names(event: &Event, text: &FreeText) -> bool {
-    event.text() == Some(&text.digest())
 }
 
 impl Waiting {

@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 use super::doubles::{Gate, Hand};
 use super::*;
 use crate::core::denial::Denial;
-use crate::core::event::Target;
+use crate::core::event::{Entry, Event, Target};
 use crate::journal::samples::{self, spiffe, time};
 use crate::journal::{Faulty, Memory, Plan, Sqlite, chain};
 
