@@ -4,8 +4,10 @@
 //! An unknown answer is an error here, and never a yes.
 
 mod patience;
+mod unheld;
 mod wait;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +18,16 @@ use dayfly_verifier::id::{ExchangeId, RequestId};
 use dayfly_verifier::proof::{HolderCall, HolderProof};
 use dayfly_verifier::request::ConfirmBy;
 use dayfly_verifier::spiffe::SpiffeId;
-use dayfly_verifier::time::{Clock, Timestamp};
+use dayfly_verifier::time::{Clock, SystemClock, Timestamp};
 use dayfly_verifier::wire::{Decoded, Token};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use self::patience::{Silence, timed_out};
+use self::patience::Silence;
+pub(crate) use self::patience::timed_out;
+use self::unheld::{Renewing, Unheld};
 use crate::case::Case;
 use crate::convert::time;
 use crate::errors::Error;
@@ -36,6 +40,7 @@ use crate::ticket::{Ask, Ticket, fill};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(5);
+
 /// How a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -51,6 +56,7 @@ pub struct Client {
     way: Way,
     clock: Arc<dyn Clock>,
     patience: Duration,
+    _renewing: Option<Arc<Renewing>>,
 }
 
 #[derive(Clone)]
@@ -60,17 +66,41 @@ enum Way {
 }
 
 impl Client {
-    /// Over a session, under its identity.
+    /// Under the identity in this directory, where `dayfly join` put it; kept renewed for as long
+    /// as the client or a clone of it is there. Goes on trying for 10 s while no broker can be
+    /// reached: the agent may start before its broker.
+    ///
+    /// # Errors
+    /// [`Error::CouldNotAsk`], with what is wrong.
+    pub async fn connect(dir: &Path) -> Result<Self, Error> {
+        let mut silence = Silence::default();
+        let session = loop {
+            match Session::open(dir, Arc::new(SystemClock)).await {
+                Ok(session) => break session,
+                Err(error) => {
+                    let failed = Error::CouldNotAsk(error);
+                    if !failed.is_passing() {
+                        return Err(failed);
+                    }
+                    silence.pause(PATIENCE, failed).await?;
+                }
+            }
+        };
+        let renewing = Some(Arc::new(Renewing::start(&session)));
+        Ok(Self { _renewing: renewing, ..Self::new(session) })
+    }
+
+    /// Over a session, under its identity. Whoever holds the session keeps it renewed.
     #[must_use]
     pub fn new(session: Arc<Session>) -> Self {
         let clock = session.live().clock().clone();
-        Self { way: Way::Session(session), clock, patience: PATIENCE }
+        Self { way: Way::Session(session), clock, patience: PATIENCE, _renewing: None }
     }
 
     /// Over a channel whose other end knows the caller as `caller`.
     #[must_use]
     pub fn over(channel: Channel, caller: SpiffeId, clock: Arc<dyn Clock>) -> Self {
-        Self { way: Way::Channel(channel, caller), clock, patience: PATIENCE }
+        Self { way: Way::Channel(channel, caller), clock, patience: PATIENCE, _renewing: None }
     }
 
     /// The same, sending a call again for this long while nobody answers; 10 s by default.
@@ -217,13 +247,21 @@ impl Client {
         answer.await?.requests.into_iter().map(read).collect()
     }
 
-    /// Asks, waits, and holds the grant. What is asked is lost with this process: an agent that
-    /// is to take it up again draws a [`Ticket`], saves it, and calls [`Client::hold`].
+    /// Asks, waits, and holds the grant. What is asked is lost with this call: where it is dropped
+    /// or learns nothing, the request is taken back, so that nobody approves what nobody awaits.
+    /// An agent that is to take it up again draws a [`Ticket`], saves it, and calls
+    /// [`Client::hold`].
     ///
     /// # Errors
     /// As [`Client::hold`].
     pub async fn acquire(&self, ask: Ask) -> Result<Grant, Error> {
-        self.hold(Ticket::draw(ask, self.now())?).await
+        let ticket = Arc::new(Ticket::draw(ask, self.now())?);
+        let unheld = Unheld::new(self, &ticket);
+        let decided = self.decided(&ticket).await;
+        if !matches!(decided, Err(Error::CouldNotAsk(_))) {
+            unheld.settled();
+        }
+        Grant::new(self.clone(), ticket, &decided?)
     }
 
     /// Files the request of a ticket, waits until it is decided, and holds the grant. A ticket of
@@ -233,10 +271,7 @@ impl Client {
     /// [`Error::Ended`] if it was refused, denied, expired, or is over; [`Error::Refused`] if it
     /// may not even be filed; [`Error::CouldNotAsk`] if nobody answers: then nothing is known.
     pub async fn hold(&self, ticket: Ticket) -> Result<Grant, Error> {
-        let case = match self.file(&ticket).await?.decided() {
-            Some(decided) => decided?,
-            None => self.wait(&ticket, None, |_| {}).await?,
-        };
+        let case = self.decided(&ticket).await?;
         Grant::new(self.clone(), ticket, &case)
     }
 

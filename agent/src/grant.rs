@@ -8,19 +8,21 @@ use std::time::Duration;
 use dayfly_verifier::caveat::Caveat;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::ExchangeId;
+use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::time::Timestamp;
 use http::HeaderMap;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 pub use self::guard::{Guard, NotDone};
 use crate::case::{Case, Standing, Terms};
-use crate::client::{Client, Outcome};
+use crate::client::{Client, Outcome, timed_out};
 use crate::errors::{Ended, Error, Reason};
 use crate::held::Held;
 use crate::ticket::Ticket;
 use crate::uses::Use;
 
-/// How long a renewal is tried while the token at hand is still good.
+/// How long a renewal may take while the token at hand is still good.
 const EARLY: Duration = Duration::from_secs(2);
 /// How long after a renewal that nobody answered the next one is tried.
 const LATER: Duration = Duration::from_secs(5);
@@ -30,7 +32,7 @@ const LATER: Duration = Duration::from_secs(5);
 /// [`Grant::guard`].
 pub struct Grant {
     client: Client,
-    ticket: Ticket,
+    ticket: Arc<Ticket>,
     terms: Terms,
     tokens: Mutex<Tokens>,
     /// Why there will be no token any more.
@@ -51,8 +53,13 @@ impl Grant {
     /// The grant that the request of `ticket` became, as `case` tells.
     ///
     /// # Errors
-    /// [`Error::Ended`] or [`Error::StillPending`] where it did not become one.
-    pub fn new(client: Client, ticket: Ticket, case: &Case) -> Result<Self, Error> {
+    /// [`Error::Ended`] or [`Error::StillPending`] where it did not become one; [`Error::Invalid`]
+    /// if the case is of another ticket.
+    pub fn new(client: Client, ticket: impl Into<Arc<Ticket>>, case: &Case) -> Result<Self, Error> {
+        let ticket = ticket.into();
+        if case.request != *ticket.id() {
+            return Err(Invalid::new("case", "must be the one of the ticket").into());
+        }
         let case = case.clone().decided().ok_or(Error::StillPending)??;
         let terms = case.terms.ok_or(Error::answer("it tells of a grant without terms"))?;
         let (tokens, ended) = Default::default();
@@ -67,7 +74,7 @@ impl Grant {
 
     /// Its ticket.
     #[must_use]
-    pub const fn ticket(&self) -> &Ticket {
+    pub fn ticket(&self) -> &Ticket {
         &self.ticket
     }
 
@@ -91,7 +98,12 @@ impl Grant {
         if let Some(good) = good.clone().filter(|_| self.client.now() < tokens.renew_at) {
             return Ok(good);
         }
-        let renewed = self.renew(&mut tokens, good.is_some()).await;
+        let renewed = match good {
+            // What is cut off here is asked again under the same id.
+            Some(_) => timeout(EARLY, self.renew(&mut tokens)).await,
+            None => Ok(self.renew(&mut tokens).await),
+        };
+        let renewed = renewed.unwrap_or_else(|_| Err(timed_out()));
         // It may have been given back meanwhile.
         self.not_ended()?;
         let error = match renewed {
@@ -181,16 +193,12 @@ impl Grant {
         }
     }
 
-    async fn renew(&self, tokens: &mut Tokens, early: bool) -> Result<Held, Error> {
-        let mut client = self.client.clone();
-        if early {
-            client = client.patient_for(EARLY);
-        }
+    async fn renew(&self, tokens: &mut Tokens) -> Result<Held, Error> {
         loop {
             let before = tokens.asking;
-            let exchange = before.map_or_else(|| client.draw_exchange(), Ok)?;
+            let exchange = before.map_or_else(|| self.client.draw_exchange(), Ok)?;
             tokens.asking = Some(exchange);
-            let answer = client.exchange(&self.ticket, &exchange).await;
+            let answer = self.client.exchange(&self.ticket, &exchange).await;
             if !matches!(answer, Err(Error::CouldNotAsk(_))) {
                 tokens.asking = None;
             }
@@ -199,7 +207,7 @@ impl Grant {
             if before.is_some() && answer.as_ref().is_err_and(stale) {
                 continue;
             }
-            return answer.and_then(|held| tokens.keep(held, client.now()));
+            return tokens.keep(answer?, self.client.now(), before.is_none());
         }
     }
 }
@@ -210,15 +218,15 @@ impl Tokens {
         self.held.clone().filter(|held| now < held.claims.expires_at)
     }
 
-    fn keep(&mut self, held: Held, now: Timestamp) -> Result<Held, Error> {
+    fn keep(&mut self, held: Held, now: Timestamp, is_new: bool) -> Result<Held, Error> {
         let claims = &held.claims;
         if claims.expires_at <= now {
             return Err(Error::answer("its token has expired; the clocks may differ"));
         }
-        // Where the broker has none that lives longer, asking again would be to no purpose.
         let third = claims.expires_at.since(claims.issued_at).checked_div(3).unwrap_or_default();
         let low = claims.expires_at.minus(third);
-        self.renew_at = if now < low { low } else { claims.expires_at };
+        // Where the broker has none that lives longer, asking again would be to no purpose.
+        self.renew_at = if now < low || !is_new { low } else { claims.expires_at };
         self.held = Some(held.clone());
         Ok(held)
     }

@@ -10,6 +10,7 @@
 mod agent_cli;
 mod approval;
 mod cli;
+mod conformance;
 mod demo;
 mod deploy;
 mod door;

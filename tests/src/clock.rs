@@ -1,53 +1,10 @@
 //! A clock that is moved by hand, and randomness from a seed.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
+pub use dayfly_agent::testkit::ByHand;
 use dayfly_broker::random::Random;
-use dayfly_verifier::time::{Clock, SystemClock, Timestamp};
 use sha2::{Digest as _, Sha256};
-
-/// A clock that stands still until it is moved.
-#[derive(Debug)]
-pub struct ByHand {
-    began: Timestamp,
-    moved: Mutex<Duration>,
-}
-
-impl ByHand {
-    /// One that stands at a fixed time.
-    #[must_use]
-    pub fn at(began: Timestamp) -> Self {
-        Self { began, moved: Mutex::default() }
-    }
-
-    /// Moves it.
-    pub fn forward(&self, by: Duration) {
-        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        *moved = moved.saturating_add(by);
-    }
-
-    fn moved(&self) -> Duration {
-        *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for ByHand {
-    /// One that stands at the time of day: other processes may look at what it makes.
-    fn default() -> Self {
-        Self::at(SystemClock.now())
-    }
-}
-
-impl Clock for ByHand {
-    fn now(&self) -> Timestamp {
-        self.began.plus(self.moved())
-    }
-
-    fn uptime(&self) -> Duration {
-        self.moved()
-    }
-}
 
 /// The same bytes for the same seed, in the order in which they are asked for. Not random at all.
 #[derive(Debug)]

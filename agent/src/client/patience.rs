@@ -62,7 +62,7 @@ fn pause_after(pauses: u32) -> Duration {
 }
 
 /// Nobody answered in time.
-pub(super) fn timed_out() -> Error {
+pub(crate) fn timed_out() -> Error {
     Status::deadline_exceeded("the broker did not answer in time").into()
 }
 

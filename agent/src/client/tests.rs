@@ -145,6 +145,25 @@ async fn waiting_goes_on_over_a_restart_of_the_broker() {
     assert_eq!(waiting.await.unwrap().unwrap().standing, Standing::Granted);
 }
 
+#[tokio::test]
+async fn what_was_filed_is_waited_for_longer_than_a_call_is_patient() {
+    let ticket = ticket();
+    let absent = || Err(Status::unavailable("restarting"));
+    let script = Script {
+        files: VecDeque::from([Ok(request(&ticket, v1::Standing::Pending))]),
+        watches: VecDeque::from([
+            absent(),
+            absent(),
+            absent(),
+            absent(),
+            told(vec![request(&ticket, v1::Standing::Granted)]),
+        ]),
+        ..Script::default()
+    };
+    let (at, _running) = serve(Fake::of(script), None).await;
+    client(at).hold(ticket).await.unwrap();
+}
+
 /// The same ticket in another process.
 fn again_of(ticket: &Ticket) -> Ticket {
     serde_json::from_str(&serde_json::to_string(ticket).unwrap()).unwrap()

@@ -49,6 +49,17 @@ impl Client {
         })
     }
 
+    /// Files the request of a ticket and waits until it is decided. From the first answer on, the
+    /// time for which a silent broker is waited for is that of the request.
+    pub(super) async fn decided(&self, ticket: &Ticket) -> Result<Case, Error> {
+        let case = self.file(ticket).await?;
+        if let Some(decided) = case.clone().decided() {
+            return decided;
+        }
+        let mut heard = Heard { last: Some(case), ..Heard::default() };
+        self.watch(ticket, &mut heard, &mut |_| {}).await
+    }
+
     /// How the request stands, pending or not.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::Grant;
-use crate::case::Case;
+use crate::case::{Case, Standing};
 use crate::client::Outcome;
 use crate::errors::Error;
 use crate::held::Held;
@@ -24,9 +24,9 @@ pub enum NotDone<E> {
 
 /// A grant that ends with this value: by [`Guard::complete`], or as failed when it is dropped.
 ///
-/// A drop can only try: it leaves the call to a task of the runtime, which goes on until the lease
-/// ends, or the process. So prefer [`Guard::complete`] or [`Guard::run`]. What ends neither way
-/// ends with the lease.
+/// From then on it gives no token. To tell the broker a drop can only try: it leaves the call to a
+/// task of the runtime, which goes on until the lease ends, or the process. So prefer
+/// [`Guard::complete`] or [`Guard::run`]. What ends neither way ends with the lease.
 pub struct Guard {
     grant: Arc<Grant>,
     outcome: Outcome,
@@ -89,7 +89,12 @@ impl Deref for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let Some(runtime) = self.runtime.take().filter(|_| !self.ended) else { return };
+        if self.ended {
+            return;
+        }
+        // Others may hold it still.
+        self.grant.ends(Standing::Completed);
+        let Some(runtime) = self.runtime.take() else { return };
         let (grant, outcome) = (Arc::clone(&self.grant), self.outcome);
         let left = grant.terms.until.since(grant.client.now());
         if left.is_zero() {

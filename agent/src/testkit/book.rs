@@ -22,7 +22,7 @@ use dayfly_verifier::wire::{IssueError, LocalSigner, Token, mint};
 use zeroize::Zeroizing;
 
 use super::answer::Answer;
-use super::filed::{Filed, No, fresh, no, not_found};
+use super::filed::{Because, Filed, No, fresh, no, not_found};
 use crate::case::Standing;
 use crate::client::Outcome;
 use crate::convert::scope_from_wire;
@@ -151,7 +151,7 @@ impl Book {
         if standing != Standing::Granted && !gives_up {
             return Err(case.refusal(now));
         }
-        self.end(grant, end, "", now);
+        self.end(grant, end, Because::Of, now);
         if let Some(case) = self.cases.get_mut(grant) {
             case.outcome = outcome;
         }
@@ -159,7 +159,7 @@ impl Book {
     }
 
     /// Ends a request or grant that is open, and tells the gateways.
-    pub(super) fn end(&mut self, grant: &GrantId, end: Standing, because: &str, now: Timestamp) {
+    pub(super) fn end(&mut self, grant: &GrantId, end: Standing, because: Because, now: Timestamp) {
         let Some(case) = self.cases.get_mut(grant) else { return };
         if !matches!(case.standing(now), Standing::Pending | Standing::Granted) {
             return;
@@ -200,7 +200,7 @@ fn read(
     let lifetime = Some(Duration::from_secs(filing.lifetime_seconds));
     let lifetime = lifetime.filter(|lifetime| !lifetime.is_zero()).unwrap_or(LEASE);
     if lifetime > MAX_LEASE {
-        return Err(Invalid::new("lifetime", "must be 1 second to 12 hours, in whole seconds"));
+        return Err(Invalid::new("lifetime_seconds", "must be at most 43200 (12 hours)"));
     }
     Ok(Request {
         epoch,

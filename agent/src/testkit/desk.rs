@@ -78,7 +78,10 @@ impl Desk {
             if fault == ProofFault::Time {
                 return no(Reason::ProofTime, fault.to_string());
             }
-            no(Reason::HolderMismatch, "the proof is by another key than the holder key")
+            no(
+                Reason::HolderMismatch,
+                "the proof is by another key than the holder key of the request",
+            )
         })
     }
 }
@@ -261,7 +264,7 @@ fn render(case: &Filed, now: Timestamp) -> v1::AccessRequest {
         filed_at_ms: ms(request.filed_at),
         pending_until_ms: case.pending_until().map_or(0, ms),
         standing: wire(case.standing(now)).into(),
-        because: case.because().to_owned(),
+        because: case.because(),
         approved_by: case.approved_by().to_vec(),
         terms: case.terms.as_ref().map(|terms| {
             let Terms { from, until, scope, uses } = terms;

@@ -28,12 +28,24 @@ pub(super) fn no(reason: Reason, message: impl Into<String>) -> No {
     Box::new(Refusal::new(reason, message))
 }
 
+/// Why something ended, where there is more to say than how.
+#[derive(Debug, Clone)]
+pub(super) enum Because {
+    /// There is not.
+    Of,
+    Person(String),
+    Policy {
+        policy: String,
+        reason: String,
+    },
+}
+
 /// How far a request has come.
 #[derive(Debug, Clone)]
 enum Stage {
     Pending { until: Timestamp },
     Granted,
-    Closed(Standing, String),
+    Closed(Standing, Because),
 }
 
 /// A request, and what became of it.
@@ -55,7 +67,8 @@ impl Filed {
     pub(super) fn new(request: Request, answer: Answer, now: Timestamp) -> Self {
         let stage = match &answer {
             Answer::Refuse { policy, reason } => {
-                Stage::Closed(Standing::RefusedByPolicy, format!("policy `{policy}`: {reason}"))
+                let (policy, reason) = (policy.clone(), reason.clone());
+                Stage::Closed(Standing::RefusedByPolicy, Because::Policy { policy, reason })
             }
             Answer::Grant | Answer::Approve { .. } | Answer::Deny { .. } | Answer::Never => {
                 Stage::Pending { until: now.plus(PENDING) }
@@ -99,8 +112,8 @@ impl Filed {
         due.inspect(|due| self.decide(*due)).is_some()
     }
 
-    pub(super) fn close(&mut self, end: Standing, because: &str) {
-        self.stage = Stage::Closed(end, because.to_owned());
+    pub(super) fn close(&mut self, end: Standing, because: Because) {
+        self.stage = Stage::Closed(end, because);
     }
 
     /// Whether the token is one of its grant.
@@ -133,7 +146,7 @@ impl Filed {
                 narrowing.clone()
             }
             Answer::Deny { person, .. } => {
-                self.stage = Stage::Closed(Standing::Denied, format!("denied by {person}"));
+                self.stage = Stage::Closed(Standing::Denied, Because::Person(person.clone()));
                 return;
             }
             Answer::Never | Answer::Refuse { .. } => return,
@@ -157,10 +170,13 @@ impl Filed {
         }
     }
 
-    pub(super) fn because(&self) -> &str {
+    pub(super) fn because(&self) -> String {
         match &self.stage {
-            Stage::Closed(_, because) => because,
-            Stage::Pending { .. } | Stage::Granted => "",
+            Stage::Closed(_, Because::Person(person)) => format!("denied by {person}"),
+            Stage::Closed(_, Because::Policy { policy, reason }) => {
+                format!("policy `{policy}`: {reason}")
+            }
+            Stage::Closed(_, Because::Of) | Stage::Pending { .. } | Stage::Granted => String::new(),
         }
     }
 
@@ -188,10 +204,22 @@ impl Filed {
     pub(super) fn refusal(&self, now: Timestamp) -> No {
         let standing = self.standing(now);
         let reason = standing.reason().unwrap_or(Reason::NotYetApproved);
-        let drifted = standing == Standing::Drifted || standing == Standing::RefusedByPolicy;
-        let message = match self.because() {
-            because if drifted && !because.is_empty() => because.to_owned(),
-            _shown_elsewhere => format!("the request {standing}"),
+        let policy = match &self.stage {
+            Stage::Closed(_, Because::Policy { policy, reason }) => {
+                format!("policy `{policy}` refuses: {reason}")
+            }
+            Stage::Closed(..) | Stage::Pending { .. } | Stage::Granted => String::new(),
+        };
+        let message = match standing {
+            Standing::Pending | Standing::Granted => "the request is still waiting for approval",
+            Standing::RefusedByPolicy => &policy,
+            Standing::Denied => "the request was denied by an approver",
+            Standing::Expired => "the request expired unanswered",
+            Standing::Cancelled => "the request was cancelled by its holder",
+            Standing::Completed => "the grant was completed by its holder",
+            Standing::Revoked => "the grant was revoked",
+            Standing::Drifted => &format!("the grant has drifted: {policy}"),
+            Standing::Lapsed => "the lease of the grant has ended",
         };
         no(reason, message)
     }
@@ -254,7 +282,7 @@ impl Filed {
 }
 
 pub(super) fn not_found() -> No {
-    no(Reason::NotFound, "there is no such thing, or it is not shown to you")
+    no(Reason::NotFound, "there is no such request or grant")
 }
 
 fn stale_id() -> No {

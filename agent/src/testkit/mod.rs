@@ -61,6 +61,7 @@ pub use self::answer::APPROVER;
 use self::answer::Answer;
 use self::book::Book;
 pub use self::clock::ByHand;
+use self::filed::Because;
 use self::shared::Shared;
 use crate::case::Standing;
 use crate::client::{Client, Outcome};
@@ -76,6 +77,7 @@ const TOKEN_KEY: KeyId = KeyId(1);
 const TOKEN_SECRET: [u8; 32] = [2; 32];
 /// The time at which every kit begins: 2027-01-15T08:00:00Z.
 const BEGAN_MS: u64 = 1_800_000_000_000;
+
 /// A broker in memory. Clones are the same one.
 #[derive(Clone)]
 pub struct Kit(Arc<Shared>);
@@ -177,23 +179,24 @@ impl Kit {
 
     /// Revokes a grant, or a request that waits.
     pub fn revoke(&self, grant: &GrantId) {
-        self.0.with(|book, now| book.end(grant, Standing::Revoked, "", now));
+        self.0.with(|book, now| book.end(grant, Standing::Revoked, Because::Of, now));
     }
 
     /// Revokes all that is open.
     pub fn revoke_all(&self) {
-        self.end_all(Standing::Revoked, "");
+        self.end_all(Standing::Revoked, &Because::Of);
     }
 
     /// A new policy refuses all that is open, for this reason.
     pub fn drift_all(&self, policy: &str, reason: &str) {
-        self.end_all(Standing::Drifted, &format!("policy `{policy}`: {reason}"));
+        let (policy, reason) = (policy.to_owned(), reason.to_owned());
+        self.end_all(Standing::Drifted, &Because::Policy { policy, reason });
     }
 
-    fn end_all(&self, end: Standing, because: &str) {
+    fn end_all(&self, end: Standing, because: &Because) {
         self.0.with(|book, now| {
             let all: Vec<GrantId> = book.cases().map(|case| case.request.grant_id()).collect();
-            all.iter().for_each(|grant| book.end(grant, end, because, now));
+            all.iter().for_each(|grant| book.end(grant, end, because.clone(), now));
         });
     }
 

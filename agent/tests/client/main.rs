@@ -22,3 +22,13 @@ fn secs(secs: u64) -> Duration {
 async fn no_token(grant: &Grant) -> Option<Reason> {
     grant.token().await.err().unwrap().reason()
 }
+
+/// Waits until it is so; for 20 s at most.
+async fn until(is_so: impl Fn() -> bool) {
+    let looking = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(secs(20), looking).await.expect("it never came to that");
+}

@@ -12,7 +12,7 @@ use dayfly_agent::held::Held;
 use dayfly_agent::testkit::{Kit, ask};
 use dayfly_agent::ticket::Ticket;
 
-use crate::{RIGHT, secs};
+use crate::{RIGHT, no_token, secs, until};
 
 /// Runs an action that must not run.
 async fn must_not_run(agent: &Client) -> Error {
@@ -70,12 +70,8 @@ async fn an_action_ends_its_grant_however_it_ends() {
     let hung = async |_: Arc<Grant>, _: Held| std::future::pending::<Result<(), ()>>().await;
     let cut = tokio::time::timeout(Duration::from_millis(100), agent.run(ask(RIGHT), hung)).await;
     assert!(cut.is_err());
-    let ends = async |kit: &Kit| {
-        while kit.standings().iter().any(|(standing, _)| *standing == Standing::Granted) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(secs(20), ends(&kit)).await.expect("a dropped guard gives back");
+    let open = |(standing, _): &(Standing, _)| *standing == Standing::Granted;
+    until(|| !kit.standings().iter().any(open)).await;
     let mut outcomes: Vec<_> = kit.standings().into_iter().filter_map(|(_, told)| told).collect();
     outcomes.sort_by_key(|outcome| *outcome == Outcome::Failed);
     assert_eq!(outcomes, [Outcome::Succeeded, Outcome::Failed, Outcome::Failed]);
@@ -92,12 +88,7 @@ async fn an_action_that_was_done_keeps_its_result_when_nobody_hears_of_it() {
     assert_eq!(kit.client().run(ask(RIGHT), action).await.unwrap(), "paid");
     kit.start();
     // The guard goes on trying.
-    let ends = async |kit: &Kit| {
-        while kit.standings() != [(Standing::Completed, Some(Outcome::Succeeded))] {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(secs(20), ends(&kit)).await.expect("it is told in the end");
+    until(|| kit.standings() == [(Standing::Completed, Some(Outcome::Succeeded))]).await;
 }
 
 #[tokio::test]
@@ -107,4 +98,54 @@ async fn a_guard_that_was_completed_does_not_end_it_twice() {
     guard.token().await.unwrap();
     guard.complete(Outcome::Succeeded).await.unwrap();
     assert_eq!(kit.standings(), [(Standing::Completed, Some(Outcome::Succeeded))]);
+}
+
+#[tokio::test]
+async fn a_grant_whose_guard_is_gone_gives_no_token_to_whoever_holds_it_still() {
+    let kit = Kit::new();
+    let guard = kit.client().acquire(ask(RIGHT)).await.unwrap().guard();
+    let (send, kept) = tokio::sync::oneshot::channel();
+    let action = async |grant: Arc<Grant>, _: Held| {
+        assert!(send.send(grant).is_ok());
+        std::future::pending::<Result<(), ()>>().await
+    };
+    let cut = tokio::time::timeout(Duration::from_millis(50), guard.run(action)).await;
+    assert!(cut.is_err());
+    // The broker need not have heard of it.
+    kit.stop();
+    assert_eq!(no_token(&kept.await.unwrap()).await, Some(Reason::Completed));
+}
+
+#[tokio::test]
+async fn an_action_that_panics_gives_its_grant_back() {
+    let kit = Kit::new();
+    let agent = kit.client();
+    let running = tokio::spawn(async move {
+        let action = async |_: Arc<Grant>, _: Held| -> Result<(), ()> { panic!("it broke") };
+        agent.run(ask(RIGHT), action).await
+    });
+    assert!(running.await.unwrap_err().is_panic());
+    until(|| kit.standings() == [(Standing::Completed, Some(Outcome::Failed))]).await;
+}
+
+#[tokio::test]
+async fn nobody_is_asked_to_approve_what_nobody_awaits_any_more() {
+    let kit = Kit::new();
+    kit.stand_still();
+    kit.approve_after(secs(60));
+    let agent = kit.client();
+    let waiting = tokio::spawn(async move { must_not_run(&agent).await });
+    until(|| kit.filed() == 1).await;
+    waiting.abort();
+    until(|| kit.standings() == [(Standing::Cancelled, None)]).await;
+    kit.forward(secs(61));
+    assert_eq!(kit.standings(), [(Standing::Cancelled, None)]);
+    // What is known by a ticket is left alone: another process may wait for it.
+    let (agent, ticket) = (kit.client(), Ticket::draw(ask(RIGHT), kit.client().now()).unwrap());
+    let holding = tokio::spawn(async move { agent.hold(ticket).await.map(drop) });
+    until(|| kit.filed() == 2).await;
+    holding.abort();
+    assert!(holding.await.unwrap_err().is_cancelled());
+    kit.forward(secs(61));
+    assert!(kit.standings().contains(&(Standing::Granted, None)));
 }

@@ -25,6 +25,9 @@ async fn a_timeout_is_not_a_yes_and_says_that_it_is_still_pending() {
         Grant::new(agent.clone(), ticket, &agent.list().await.unwrap()[0]),
         Err(Error::StillPending)
     ));
+    let other = Ticket::draw(ask(RIGHT), agent.now()).unwrap();
+    let mixed = Grant::new(agent.clone(), other, &agent.list().await.unwrap()[0]);
+    assert!(matches!(mixed, Err(Error::Invalid(_))));
 }
 
 #[tokio::test]
