@@ -83,7 +83,8 @@ fn advice_is_safe_to_show_and_tells_no_from_unknown() {
     let told = Error::Refused(told).advice().message;
     assert!(told.is_ascii() && told.len() <= 400, "{told}");
     let json = serde_json::to_value(Error::StillPending.advice()).unwrap();
-    let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+    let mut keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+    keys.sort();
     assert_eq!(keys, ["code", "message", "next_action", "retryable"]);
     assert_eq!(
         (json["code"].as_str(), json["next_action"].as_str()),
