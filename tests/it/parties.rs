@@ -15,7 +15,7 @@ use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::{self, revocation_target};
 use dayfly_verifier::dossier::DECISION_NAMESPACE;
 use dayfly_verifier::feed::client::{self, follow};
-use dayfly_verifier::feed::{Profile, Redeemer, Source};
+use dayfly_verifier::feed::{Profile, Redeemer, Reporter, Source};
 use dayfly_verifier::id::{ExchangeId, InstanceId, RequestId, UseId};
 use dayfly_verifier::proof::{ActDigest, DpopCall, HolderCall, HolderProof, make_dpop};
 use dayfly_verifier::request::{Answer, Narrowing};
@@ -23,6 +23,7 @@ use dayfly_verifier::scope::Value;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
 use dayfly_verifier::tower::{BadCall, Guard, Received};
+use dayfly_verifier::uses::Uses;
 use dayfly_verifier::verify::{Call, Config, Verified, Verifier};
 use ed25519_dalek::SigningKey;
 use prost::Message as _;
@@ -204,6 +205,8 @@ pub(crate) async fn revoke(world: &World, target: revocation_target::Target) -> 
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) audience: String,
+    /// What it counted and has not told, and where it tells it; nothing for another process.
+    told: Option<(Arc<Uses>, Arc<Session>)>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -254,18 +257,34 @@ impl Gateway {
             verified.call().resource.to_string()
         });
         let redeemer = Redeemer::new(vec![session.channel()]);
-        let guard = Guard::new(verifier, meaning).asking(Arc::new(redeemer));
+        let uses = Arc::new(Uses::new(Arc::new(SystemClock)));
+        let guard = Guard::new(verifier, meaning)
+            .asking(Arc::new(redeemer))
+            .telling(Arc::clone(&uses) as _);
         let app = Router::new().fallback(handler).layer(guard);
         let tasks = vec![
             tokio::spawn(client.run()),
             tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }),
         ];
-        Self { address, audience: audience.to_string(), tasks }
+        let audience = audience.to_string();
+        Self { address, audience, told: Some((uses, session)), tasks }
     }
 
     /// One that another process runs.
     pub(crate) fn elsewhere(address: SocketAddr, audience: &str) -> Self {
-        Self { address, audience: audience.to_owned(), tasks: Vec::new() }
+        Self { address, audience: audience.to_owned(), told: None, tasks: Vec::new() }
+    }
+
+    /// Its connection to the broker.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.told.as_ref().unwrap().1
+    }
+
+    /// Tells the broker what it counted, when it is asked to.
+    pub(crate) fn reporter(&self) -> Reporter {
+        let (gateway, instance) = (self.audience.parse().unwrap(), "one".parse().unwrap());
+        let (uses, session) = self.told.as_ref().unwrap();
+        Reporter::new(Arc::clone(uses), gateway, instance, vec![session.channel()])
     }
 
     /// The URL of a path here.

@@ -303,6 +303,13 @@ name! {
     ReasonCode, "reason", 32, "_"
 }
 
+impl ReasonCode {
+    /// One of our own words.
+    pub(crate) fn fixed(word: &'static str) -> Self {
+        Self(word.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

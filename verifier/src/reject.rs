@@ -3,7 +3,7 @@
 //! The caller learns the class, the sentence and, where a request could cure it, what to ask for;
 //! the log learns the reason. Neither carries text that a holder wrote, nor a token, key or proof.
 
-use crate::id::{KeyId, LockId};
+use crate::id::{KeyId, LockId, ReasonCode};
 use crate::proof::ProofFault;
 use crate::replay::NotAdmitted;
 use crate::revocations::Revoked;
@@ -220,6 +220,19 @@ impl Reject {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         self.row().2
+    }
+
+    /// The same word, for the record.
+    #[must_use]
+    pub fn reason(&self) -> ReasonCode {
+        ReasonCode::fixed(self.code())
+    }
+
+    /// Whether it was found out of a token whose signatures are good, or may be: only then is it
+    /// worth looking which one it is.
+    pub(crate) const fn names_token(&self) -> bool {
+        let before = matches!(self, Self::NoToken | Self::Ambiguous | Self::Malformed(_));
+        !before && !matches!(self, Self::UnknownKey(_) | Self::BadSignature(_))
     }
 
     /// Its place in the order in which reasons are found out, from 0.

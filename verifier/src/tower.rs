@@ -117,7 +117,8 @@ impl Guard {
         Self { broker: Some(broker), ..self }
     }
 
-    /// Tells `witness` what becomes of each request, observed ones too.
+    /// Tells `witness` what becomes of each request, observed ones too: [`crate::uses::Uses`]
+    /// counts it for the record.
     #[must_use]
     pub fn telling(self, witness: Arc<dyn Witness>) -> Self {
         Self { witness: Some(witness), ..self }
@@ -155,11 +156,12 @@ impl Guard {
     }
 
     /// Tells the log and the witness.
-    fn refuses(&self, refusal: &Refusal) {
+    fn refuses(&self, refusal: &Refusal, headers: &HeaderMap) {
         refusal.log(self.observe, &self.throttle, self.verifier.uptime());
-        if let Some(witness) = &self.witness {
-            witness.saw(&refusal.seen(self.observe));
-        }
+        let Some(witness) = &self.witness else { return };
+        let token = refusal.names_token().then(|| credentials(headers).ok()).flatten();
+        let claims = token.and_then(|(_, token)| self.verifier.vouched(token));
+        witness.saw(&refusal.seen(claims.as_ref(), self.observe));
     }
 
     /// Decides over one request, read in full.
@@ -290,13 +292,13 @@ impl Guard {
         let body = Limited::new(body, self.max_body_bytes).collect().await;
         let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
             let refusal = Refusal::bad_call(BadCall::Body);
-            self.refuses(&refusal);
+            self.refuses(&refusal, &head.headers);
             return Ok(refusal.response(&self.verifier, grpc, nonce));
         };
         let verified = match self.decide(&head, &body).await {
             Ok(verified) => Some(verified),
             Err(refusal) => {
-                self.refuses(&refusal);
+                self.refuses(&refusal, &head.headers);
                 if !self.observe {
                     return Ok(refusal.response(&self.verifier, grpc, nonce));
                 }

@@ -30,6 +30,8 @@ pub use attempt::{Attempt, Call, Config, Peer, Shown};
 pub use offline::{Check, Finding, Offline, Step, Trust, Use, offline};
 pub use verified::{Cancellation, Verified};
 
+#[cfg(feature = "tower")]
+use crate::claims::Claims;
 use crate::feed::{Enforcer, GatewayView};
 use crate::holder::Confirmation;
 use crate::proof::{DpopProof, Nonce, Nonces, ProofFault};
@@ -138,6 +140,23 @@ impl Verifier {
             return Ok(Outcome::MustAsk(MustAsk::new(verified)));
         }
         Ok(Outcome::Verified(verified))
+    }
+
+    /// What the token in `text` says, to tell which one was refused: if it is for this gateway and
+    /// its signatures are good. It allows nothing.
+    #[cfg(feature = "tower")]
+    pub(crate) fn vouched(&self, text: &str) -> Option<Claims> {
+        let view = self.enforcer.view()?;
+        let signed = match self.find(text).ok()? {
+            Found::Cached(signed) => signed,
+            Found::New(decoded, digest) => {
+                let key = view.key(decoded.unverified().claims.key, self.clock.now())?;
+                Signed::check(*decoded, digest, key).ok()?
+            }
+        };
+        let content = signed.content();
+        let ours = content.claims.audience == self.config.audience;
+        (ours && content.record.epoch == view.epoch()).then(|| content.claims.clone())
     }
 
     /// Size, shape and profile. Bytes that are cached have passed all three.

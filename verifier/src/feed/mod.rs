@@ -19,6 +19,8 @@ mod profile;
 #[cfg(feature = "feed")]
 mod redeem;
 mod refused;
+#[cfg(feature = "feed")]
+mod report;
 mod view;
 
 #[cfg(feature = "feed")]
@@ -33,4 +35,6 @@ pub use profile::{Profile, Source};
 #[cfg(feature = "feed")]
 pub use redeem::Redeemer;
 pub use refused::{Refused, Remedy};
+#[cfg(feature = "feed")]
+pub use report::Reporter;
 pub use view::GatewayView;

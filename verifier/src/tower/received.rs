@@ -31,6 +31,18 @@ pub enum BadCall {
     Invalid(#[from] Invalid),
 }
 
+impl BadCall {
+    /// A fixed word for it, for machines, logs and the record.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown_call",
+            Self::Body => "body",
+            Self::Invalid(_) => "invalid_call",
+        }
+    }
+}
+
 impl<'a> Received<'a> {
     pub(super) const fn new(head: &'a Parts, body: &'a [u8]) -> Self {
         Self { head, body }

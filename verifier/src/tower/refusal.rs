@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value as Json, json};
 
 use super::{BadCall, Cut, Observed, Seen};
+use crate::claims::Claims;
 use crate::proof::Nonce;
 use crate::reject::{Next, Reject};
 use crate::scope::Value;
@@ -49,11 +50,17 @@ impl Refusal {
         }
     }
 
-    pub(super) fn seen(&self, observed: bool) -> Seen<'_> {
+    /// For the witness: with what the token says, as far as somebody vouches for it.
+    pub(super) fn seen<'a>(&'a self, claims: Option<&'a Claims>, observed: bool) -> Seen<'a> {
         match self {
             Self::BadCall(bad) => Seen::Unmapped { bad, observed },
-            Self::Reject(reject, call) => Seen::Refused { reject, call, observed },
+            Self::Reject(reject, call) => Seen::Refused { reject, call, claims, observed },
         }
+    }
+
+    /// Whether the token that was shown is worth a look.
+    pub(super) const fn names_token(&self) -> bool {
+        matches!(self, Self::Reject(reject, _) if reject.names_token())
     }
 
     /// Tells the log the reason: ids and fixed words, nothing that the caller wrote. Of a flood it
@@ -95,11 +102,12 @@ impl Refusal {
                 }
             }
             Self::BadCall(bad) => {
-                let (status, grpc, code) = match bad {
-                    BadCall::Unknown => (StatusCode::NOT_FOUND, 5, "unknown_call"),
-                    BadCall::Body => (StatusCode::PAYLOAD_TOO_LARGE, 3, "body"),
-                    BadCall::Invalid(_) => (StatusCode::BAD_REQUEST, 3, "invalid_call"),
+                let (status, grpc) = match bad {
+                    BadCall::Unknown => (StatusCode::NOT_FOUND, 5),
+                    BadCall::Body => (StatusCode::PAYLOAD_TOO_LARGE, 3),
+                    BadCall::Invalid(_) => (StatusCode::BAD_REQUEST, 3),
                 };
+                let code = bad.code();
                 Told { status, grpc, code, next: Next::Nothing, message: bad.to_string() }
             }
         }

@@ -1,5 +1,7 @@
 //! The layer around an axum service, called as a client would call it.
 
+mod counts;
+
 use std::convert::Infallible;
 use std::future::Future as _;
 use std::pin::{Pin, pin};

@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use dayfly_agent::files;
 use dayfly_agent::session::Session;
 use dayfly_verifier::feed::client::{self, follow};
-use dayfly_verifier::feed::{Enforcer, Profile, Redeemer, Source};
+use dayfly_verifier::feed::{Enforcer, Profile, Redeemer, Reporter, Source};
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock, SystemClock};
+use dayfly_verifier::uses::Uses;
 use dayfly_verifier::verify::{Config, Verifier};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -22,6 +23,9 @@ use super::{draw, eventually, relay};
 
 /// After that much silence of its feed the service refuses everything.
 pub(super) const MAX_STALENESS: Duration = Duration::from_secs(1);
+
+/// How often the service tells what was done with tokens.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The orders service, running.
 pub(super) struct Gateway {
@@ -60,8 +64,12 @@ impl Gateway {
         let verifier = Verifier::new(config, Arc::clone(&enforcer), clock, draw()?);
         let redeemer = Arc::new(Redeemer::new(vec![session.channel()]));
         let orders = Orders::open()?;
-        let service = orders::service(Arc::clone(&orders), Arc::new(verifier), redeemer);
+        let uses = Arc::new(Uses::new(Arc::new(SystemClock)));
+        let told = (Arc::clone(&uses), id.clone(), "orders-1".parse()?, vec![session.channel()]);
+        let reporter = Reporter::new(told.0, told.1, told.2, told.3).every(REPORT_EVERY);
+        let service = orders::service(Arc::clone(&orders), Arc::new(verifier), redeemer, uses);
         let mut running = JoinSet::new();
+        running.spawn(reporter.run(std::future::pending()));
         running.spawn(following.run());
         running.spawn(async move {
             let _ended = axum::serve(listener, service).await;

@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use dayfly_verifier::scope::Value;
 use dayfly_verifier::tower::{BadCall, Guard, Received};
+use dayfly_verifier::uses::Uses;
 use dayfly_verifier::verify::{Call, Redeem, Verified, Verifier};
 use rusqlite::Connection;
 use serde_json::{Value as Document, json};
@@ -70,11 +71,12 @@ pub(super) fn service(
     orders: Arc<Orders>,
     verifier: Arc<Verifier>,
     broker: Arc<dyn Redeem>,
+    uses: Arc<Uses>,
 ) -> Router {
     Router::new()
         .route("/orders/{order}", get(read))
         .route("/orders/{order}/refund", post(refund))
-        .layer(Guard::new(verifier, meaning).asking(broker))
+        .layer(Guard::new(verifier, meaning).asking(broker).telling(uses))
         .with_state(orders)
 }
 
