@@ -73,6 +73,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/dayfly.v1.GatewayService/Redeem", Rule::Gateway),
     ("/dayfly.v1.GatewayService/ReportUse", Rule::Gateway),
     ("/dayfly.v1.AuditService/Tail", Rule::Overseer),
+    ("/dayfly.v1.AuditService/Query", Rule::Overseer),
+    ("/dayfly.v1.AuditService/GetText", Rule::Overseer),
     ("/grpc.health.v1.Health/Check", Rule::Anyone),
     ("/grpc.health.v1.Health/Watch", Rule::Anyone),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Rule::Anyone),
@@ -85,6 +87,7 @@ pub const STREAMS: &[&str] = &[
     "/dayfly.v1.OperatorService/WatchEnforcement",
     "/dayfly.v1.GatewayService/Follow",
     "/dayfly.v1.AuditService/Tail",
+    "/dayfly.v1.AuditService/Query",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 ];

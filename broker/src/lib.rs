@@ -3,6 +3,7 @@
 pub mod core;
 pub mod journal;
 pub mod policy;
+pub mod record;
 
 pub mod api;
 pub mod cli;

@@ -19,6 +19,7 @@ mod host;
 mod identities;
 mod parties;
 mod path;
+mod record;
 mod rights;
 mod tidy;
 mod waiting;

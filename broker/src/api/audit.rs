@@ -4,30 +4,36 @@ use std::sync::Arc;
 
 use dayfly_proto::v1;
 use dayfly_proto::v1::audit_service_server::AuditService;
-use dayfly_verifier::id::Seq;
+use dayfly_verifier::id::{Seq, TextDigest};
 use dayfly_verifier::invalid::Invalid;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Broker, status};
+use super::{Broker, query, status};
+use crate::core::denial::Denial;
 use crate::core::event::Head;
 use crate::journal::StoredEntry;
 use crate::sequencer::{Failure, Fault};
 
 /// How many entries are read at once.
 const PAGE: usize = 256;
+/// How many searches run at once: each may read the whole record.
+const MAX_SEARCHES: usize = 4;
 
 /// The service.
-pub struct Audit(Arc<Broker>);
+pub struct Audit {
+    broker: Arc<Broker>,
+    searches: Arc<Semaphore>,
+}
 
 impl Audit {
     /// The service of this broker.
     #[must_use]
-    pub const fn new(broker: Arc<Broker>) -> Self {
-        Self(broker)
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Self { broker, searches: Arc::new(Semaphore::new(MAX_SEARCHES)) }
     }
 }
 
@@ -36,21 +42,49 @@ type Told = Result<v1::TailResponse, Status>;
 #[tonic::async_trait]
 impl AuditService for Audit {
     type TailStream = BoxStream<'static, Told>;
+    type QueryStream = BoxStream<'static, query::Told>;
 
     async fn tail(
         &self,
         request: Request<v1::TailRequest>,
     ) -> Result<Response<Self::TailStream>, Status> {
         let v1::TailRequest { after_seq, once } = request.into_inner();
-        let after = self.0.store.head_at(Seq(after_seq)).await;
+        let after = self.broker.store.head_at(Seq(after_seq)).await;
         let after = after.map_err(|error| status::unavailable(&error))?.ok_or_else(|| {
             let rule = "must not lie beyond the end of the record";
             status::invalid(&Invalid::new("after_seq", rule))
         })?;
         let (tell, told) = mpsc::channel(PAGE);
-        let tail = Tail { broker: self.0.clone(), head: *after, once, tell };
+        let tail = Tail { broker: self.broker.clone(), head: *after, once, tell };
         tokio::spawn(tail.run());
         Ok(Response::new(ReceiverStream::new(told).boxed()))
+    }
+
+    async fn query(
+        &self,
+        request: Request<v1::QueryRequest>,
+    ) -> Result<Response<Self::QueryStream>, Status> {
+        let asked = query::parse(request.into_inner());
+        let asked = asked.map_err(|invalid| status::invalid(&invalid))?;
+        let room = self.searches.clone().try_acquire_owned();
+        let room = room.map_err(|_| status::failure(&Failure::Fault(Fault::Busy)))?;
+        let (tell, told) = mpsc::channel(PAGE);
+        let broker = self.broker.clone();
+        tokio::spawn(query::Search { broker, asked, tell, _room: room }.run());
+        Ok(Response::new(ReceiverStream::new(told).boxed()))
+    }
+
+    async fn get_text(
+        &self,
+        request: Request<v1::GetTextRequest>,
+    ) -> Result<Response<v1::GetTextResponse>, Status> {
+        let v1::GetTextRequest { digest } = request.into_inner();
+        let digest: TextDigest = digest.parse().map_err(|invalid| status::invalid(&invalid))?;
+        let text = self.broker.store.text(&digest).await;
+        let text = text.map_err(|error| status::unavailable(&error))?;
+        let text = text.ok_or_else(|| status::denial(&Denial::NotFound))?;
+        let salt = text.salt().to_vec().into();
+        Ok(Response::new(v1::GetTextResponse { text: text.body().to_owned(), salt }))
     }
 }
 
@@ -102,7 +136,7 @@ impl Tail {
     }
 }
 
-fn told(entry: &StoredEntry) -> v1::TailResponse {
+pub(super) fn told(entry: &StoredEntry) -> v1::TailResponse {
     let Head { epoch, seq, hash } = entry.head();
     let head = v1::Head { epoch: epoch.to_string(), seq: seq.0, hash: hash.to_string() };
     v1::TailResponse { head: Some(head), entry: entry.bytes().to_vec().into() }

@@ -4,6 +4,7 @@
 //! decides nothing by itself, and holds no lock.
 
 pub mod parse;
+mod query;
 pub mod render;
 mod report;
 pub mod status;

@@ -8,12 +8,13 @@ use clap::{Args, Subcommand};
 use dayfly_agent::session::OpenError;
 use dayfly_proto::v1;
 use dayfly_proto::v1::audit_service_client::AuditServiceClient;
-use dayfly_verifier::id::{ChainHash, Seq};
+use dayfly_verifier::id::{ChainHash, Epoch, Seq};
 use dayfly_verifier::invalid::Invalid;
 use serde_json::json;
 
 use super::audit_line::line;
 use super::exit::{Exit, Refused};
+use super::query::Query;
 use super::{Context, block_on};
 use crate::core::event::Head;
 use crate::core::state::State;
@@ -32,6 +33,7 @@ pub struct Audit {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Tail(Tail),
+    Query(Box<Query>),
     Verify(Verify),
 }
 
@@ -59,13 +61,15 @@ struct Verify {
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
     /// A head that the record must contain, as an earlier run, `status` or a gateway showed it.
-    #[arg(long, value_name = "SEQ:HASH")]
+    #[arg(long, value_name = "EPOCH:SEQ:HASH")]
     head: Option<Witnessed>,
 }
 
 /// A head that somebody has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Witnessed {
+    /// Not every place that shows a head has room for it; the hash is over it, too.
+    epoch: Option<Epoch>,
     seq: Seq,
     hash: ChainHash,
 }
@@ -74,10 +78,15 @@ impl FromStr for Witnessed {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let refused = || Invalid::new("head", "must be SEQ:HASH, as `audit verify` prints it");
-        let (seq, hash) = text.split_once(':').ok_or_else(refused)?;
+        let refused =
+            || Invalid::new("head", "must be EPOCH:SEQ:HASH, as `audit verify` prints it");
+        let (before, hash) = text.rsplit_once(':').ok_or_else(refused)?;
+        let (epoch, seq) = match before.split_once(':') {
+            Some((epoch, seq)) => (Some(epoch.parse()?), seq),
+            None => (None, before),
+        };
         let seq = seq.parse().map_err(|_| refused())?;
-        Ok(Self { seq: Seq(seq), hash: hash.parse()? })
+        Ok(Self { epoch, seq: Seq(seq), hash: hash.parse()? })
     }
 }
 
@@ -86,10 +95,17 @@ impl FromStr for Witnessed {
 enum Bad {
     #[error(transparent)]
     Entry(#[from] JournalError),
-    #[error("the record ends at entry {0}: it was cut, or is another one")]
-    Cut(Seq),
+    #[error(
+        "the record ends at entry {end}, and entry {seen} was seen: it was cut, or is another one"
+    )]
+    Cut { end: Seq, seen: Seq },
     #[error("entry {0} is not the one that was seen: the record was rewritten, or is another one")]
     Rewritten(Seq),
+    #[error(
+        "entry {seq} is of epoch {epoch}, and not of the one that was seen: \
+         the record was restored since, or is another one"
+    )]
+    OtherEpoch { seq: Seq, epoch: Epoch },
 }
 
 /// A check in progress.
@@ -105,19 +121,23 @@ impl Check {
 
     fn push(&mut self, claimed: Head, bytes: Arc<[u8]>) -> Result<(), Bad> {
         self.replay.push(claimed, bytes)?;
-        let differs = |seen: &Witnessed| seen.seq == claimed.seq && seen.hash != claimed.hash;
-        if self.witnessed.as_ref().is_some_and(differs) {
-            return Err(Bad::Rewritten(claimed.seq));
+        let Head { epoch, seq, hash } = claimed;
+        let Some(seen) = self.witnessed.filter(|seen| seen.seq == seq) else { return Ok(()) };
+        if seen.epoch.is_some_and(|seen| seen != epoch) {
+            Err(Bad::OtherEpoch { seq, epoch })
+        } else if seen.hash != hash {
+            Err(Bad::Rewritten(seq))
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     fn finish(self) -> Result<Head, Bad> {
         let head = self.replay.state().head;
-        if self.witnessed.is_some_and(|seen| seen.seq > head.seq) {
-            return Err(Bad::Cut(head.seq));
+        match self.witnessed.filter(|witnessed| witnessed.seq > head.seq) {
+            Some(Witnessed { seq: seen, .. }) => Err(Bad::Cut { end: head.seq, seen }),
+            None => Ok(head),
         }
-        Ok(head)
     }
 }
 
@@ -126,6 +146,7 @@ impl Audit {
     pub fn run(self, context: &Context) -> Result<(), Refused> {
         match self.verb {
             Verb::Tail(tail) => block_on(tail.run(context)),
+            Verb::Query(query) => block_on(query.run(context)),
             Verb::Verify(verify) => block_on(verify.run(context)),
         }
     }
@@ -135,22 +156,29 @@ impl Tail {
     async fn run(self, context: &Context) -> Result<(), Refused> {
         let Self { after, once } = self;
         let mut entries = Entries::open(context, after, once).await?;
-        while let Some((head, bytes)) = entries.next().await? {
-            context.console.result(
-                || match decode(head.seq, &bytes) {
-                    Ok(entry) => line(&head, &entry),
-                    // Shown, not hidden: but nothing of what it says is believed.
-                    Err(error) => format!("{:>6}  unreadable: {error}", head.seq),
-                },
-                || {
-                    json!({
-                        "seq": head.seq.0, "epoch": head.epoch.to_string(),
-                        "hash": head.hash.to_string(), "entry": text(&bytes),
-                    })
-                },
-            );
+        while let Some(entry) = entries.next().await? {
+            show(context, &[entry]);
         }
         Ok(())
+    }
+}
+
+/// Shows entries, one a line.
+pub(super) fn show(context: &Context, entries: &[(Head, Arc<[u8]>)]) {
+    for (head, bytes) in entries {
+        context.console.result(
+            || match decode(head.seq, bytes) {
+                Ok(entry) => line(head, &entry),
+                // Shown, not hidden: but nothing of what it says is believed.
+                Err(error) => format!("{:>6}  unreadable: {error}", head.seq),
+            },
+            || {
+                json!({
+                    "seq": head.seq.0, "epoch": head.epoch.to_string(),
+                    "hash": head.hash.to_string(), "entry": text(bytes),
+                })
+            },
+        );
     }
 }
 
@@ -187,9 +215,9 @@ impl Verify {
         }
         let Head { epoch, seq, hash } = check.finish().map_err(bad)?;
         context.console.result(
-            || format!("the record is whole: {seq} entries of epoch {epoch}\nhead {seq}:{hash}"),
+            || format!("the record is whole: {seq} entries\nhead {epoch}:{seq}:{hash}"),
             || {
-                let head = format!("{seq}:{hash}");
+                let head = format!("{epoch}:{seq}:{hash}");
                 json!({"whole": true, "entries": seq.0, "epoch": epoch.to_string(), "head": head})
             },
         );
@@ -225,11 +253,16 @@ impl<'a> Entries<'a> {
     async fn next(&mut self) -> Result<Option<(Head, Arc<[u8]>)>, Refused> {
         let told = self.stream.message().await;
         let told = told.map_err(|s| self.context.refused(OpenError::from_status(s)))?;
-        let Some(v1::TailResponse { head, entry }) = told else { return Ok(None) };
-        let head = read_head(head.unwrap_or_default());
-        let head = head.map_err(|invalid| Refused::new(Exit::Failed, invalid))?;
-        Ok(Some((head, Arc::from(&*entry))))
+        told.map(read).transpose()
     }
+}
+
+/// An entry as a broker sent it.
+pub(super) fn read(told: v1::TailResponse) -> Result<(Head, Arc<[u8]>), Refused> {
+    let v1::TailResponse { head, entry } = told;
+    let head = read_head(head.unwrap_or_default());
+    let head = head.map_err(|invalid| Refused::new(Exit::Failed, invalid))?;
+    Ok((head, Arc::from(&*entry)))
 }
 
 fn read_head(head: v1::Head) -> Result<Head, Invalid> {
@@ -265,7 +298,7 @@ mod tests {
         for place in 0..6 {
             assert_eq!(check(&log, Some(&seen(place))), Ok(log[5].0));
         }
-        assert_eq!(check(&log[..4], Some(&seen(5))), Err(Bad::Cut(Seq(4))));
+        assert_eq!(check(&log[..4], Some(&seen(5))), Err(Bad::Cut { end: Seq(4), seen: Seq(6) }));
         let other = format!("3:{}", log[3].0.hash);
         assert_eq!(check(&log, Some(&other)), Err(Bad::Rewritten(Seq(3))));
         let mut changed = log.clone();
@@ -276,8 +309,10 @@ mod tests {
 
     #[test]
     fn a_head_is_read_in_one_form() {
-        let hash = "ab".repeat(32);
+        let (epoch, hash) = ("cd".repeat(16), "ab".repeat(32));
         assert!(format!("7:{hash}").parse::<Witnessed>().is_ok());
+        assert!(format!("{epoch}:7:{hash}").parse::<Witnessed>().is_ok());
+        assert!(format!("{hash}:7:{epoch}").parse::<Witnessed>().is_err());
         for bad in ["", "7", ":", "7:", &hash, &format!("-1:{hash}"), &format!("7:{hash}0")] {
             assert!(bad.parse::<Witnessed>().is_err(), "{bad}");
         }

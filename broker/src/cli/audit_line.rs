@@ -90,7 +90,7 @@ fn asked(request: &Request) -> String {
     asked
 }
 
-fn because(refusal: &Refusal) -> String {
+pub(super) fn because(refusal: &Refusal) -> String {
     format!("policy {}: {}", refusal.policy, refusal.reason)
 }
 
@@ -105,7 +105,7 @@ fn decided(grant: &impl std::fmt::Display, decision: &Decision) -> String {
     }
 }
 
-fn ended(grant: &impl std::fmt::Display, end: &End) -> String {
+pub(super) fn ended(grant: &impl std::fmt::Display, end: &End) -> String {
     match end {
         End::Cancelled => format!("cancelled {grant}"),
         End::Completed(TaskOutcome::Succeeded) => format!("completed {grant}"),
@@ -149,7 +149,7 @@ fn identity(id: &SpiffeId, change: IdentityChange) -> String {
     }
 }
 
-fn revoked(target: &Target) -> String {
+pub(super) fn revoked(target: &Target) -> String {
     match target {
         Target::Grant(grant) => format!("grant {grant}"),
         Target::Token(token) => format!("token {token}"),

@@ -10,11 +10,13 @@ mod case;
 pub mod console;
 pub mod demo;
 pub mod exit;
+pub mod history;
 pub mod host;
 pub mod operate;
 pub mod pending;
 pub mod policy;
 pub mod probe;
+mod query;
 pub mod request;
 pub mod revoke;
 pub mod token;
@@ -78,6 +80,7 @@ enum Verb {
     Revoke(revoke::Revoke),
     Status(operate::ShowStatus),
     Audit(audit::Audit),
+    History(history::History),
 }
 
 /// What every verb is given.
@@ -127,6 +130,7 @@ fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
         Verb::Revoke(verb) => verb.run(context),
         Verb::Status(verb) => verb.run(context),
         Verb::Audit(verb) => verb.run(context),
+        Verb::History(verb) => verb.run(context),
     }
 }
 

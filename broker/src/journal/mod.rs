@@ -25,7 +25,7 @@ pub use replay::Replay;
 pub use side::{Bundles, DOCUMENT_KEPT, Floor, FreeText, Invitation, Joins, Renew, Renewal, Texts};
 pub use sqlite::Sqlite;
 pub use stored::VERSION as FORMAT;
-pub use stored::decode;
+pub use stored::{KINDS, decode};
 
 use crate::core::event::Head;
 

@@ -25,7 +25,7 @@ use crate::core::event::Entry;
 pub const VERSION: u32 = 1;
 
 /// The kinds of entry that this version understands.
-const KINDS: [&str; 17] = [
+pub const KINDS: [&str; 17] = [
     "epoch_opened",
     "bundle_applied",
     "key_added",

@@ -1,0 +1,248 @@
+//! `audit query`: the entries about something, in order, page by page.
+
+use clap::Args;
+use dayfly_agent::session::OpenError;
+use dayfly_proto::v1;
+use dayfly_proto::v1::audit_service_client::AuditServiceClient;
+use dayfly_proto::v1::query_response::Message;
+use dayfly_verifier::id::{GrantId, PersonId, TaskId};
+use dayfly_verifier::resource::Resource;
+use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
+use tonic::transport::Channel;
+
+use super::Context;
+use super::audit::{read, show};
+use super::exit::{Exit, Refused};
+use crate::core::event::{Entry, Head};
+use crate::journal::{KINDS, decode};
+
+/// The most entries that are asked for at once.
+const PAGE: u32 = 1000;
+
+/// Find the entries about something. Everything that is named must hold.
+///
+/// The broker reads every entry of the span of time for it (about a second for a hundred thousand
+/// of them): name a span where the record is long. `history` tells one request in plain words.
+#[derive(Debug, Args)]
+pub(super) struct Query {
+    /// About this request or grant.
+    #[arg(long, value_name = "ID")]
+    grant: Option<GrantId>,
+    /// About requests for this task.
+    #[arg(long, value_name = "TASK")]
+    task: Option<TaskId>,
+    /// About requests of this workload.
+    #[arg(long, value_name = "SPIFFE_ID")]
+    workload: Option<SpiffeId>,
+    /// By this person, a decision of theirs, or about what was asked on their behalf.
+    #[arg(long, value_name = "NAME")]
+    person: Option<PersonId>,
+    /// About requests whose rights reach this resource or something below it.
+    #[arg(long, value_name = "RESOURCE")]
+    resource: Option<Resource>,
+    /// From this time on: `2026-01-31T09:00:00Z`, or how long ago, as `15m`, `8h`, `7d`.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Before this time.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
+    /// Of this kind, as it stands in the entries; can be repeated.
+    #[arg(long = "kind", value_name = "KIND", value_parser = KINDS)]
+    kinds: Vec<String>,
+    /// After this place: where the page before ended.
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    after: u64,
+    /// Show so many.
+    #[arg(long, value_name = "COUNT", default_value_t = 100, conflicts_with = "all")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Show all of them.
+    #[arg(long)]
+    all: bool,
+}
+
+impl Query {
+    /// Runs the verb.
+    pub(super) async fn run(self, context: &Context) -> Result<(), Refused> {
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let ms = |time: Option<Timestamp>| {
+            time.map_or(0, |time| i64::try_from(time.as_ms()).unwrap_or(i64::MAX))
+        };
+        let mut request = v1::QueryRequest {
+            grant_id: text(self.grant.map(|id| id.to_string())),
+            task: text(self.task.map(|id| id.to_string())),
+            workload: text(self.workload.map(|id| id.to_string())),
+            person: text(self.person.map(|id| id.to_string())),
+            resource: text(self.resource.map(|resource| resource.to_string())),
+            from_ms: ms(self.since),
+            until_ms: ms(self.until),
+            kinds: self.kinds,
+            after_seq: self.after,
+            limit: if self.all { PAGE } else { self.limit },
+        };
+        let mut client = AuditServiceClient::new(context.session().await?.channel());
+        let mut any = false;
+        loop {
+            let page = page(context, &mut client, request.clone()).await?;
+            any |= !page.found.is_empty();
+            show(context, &page.found);
+            match page.next {
+                None => break,
+                Some(next) if self.all => request.after_seq = next,
+                Some(next) => {
+                    context.console.aside(&format!("there may be more: add --after {next}"));
+                    break;
+                }
+            }
+        }
+        if !any {
+            context.console.aside("no entry is about that");
+        }
+        Ok(())
+    }
+}
+
+/// What one query found.
+pub(super) struct Page {
+    /// As the broker sent them: their chain is not checked.
+    pub(super) found: Vec<(Head, std::sync::Arc<[u8]>)>,
+    /// After which place to go on, if there may be more.
+    pub(super) next: Option<u64>,
+}
+
+/// Asks for one page.
+pub(super) async fn page(
+    context: &Context,
+    client: &mut AuditServiceClient<Channel>,
+    request: v1::QueryRequest,
+) -> Result<Page, Refused> {
+    let failed = |status| context.refused(OpenError::from_status(status));
+    let mut stream = client.query(request).await.map_err(failed)?.into_inner();
+    let mut found = Vec::new();
+    while let Some(told) = stream.message().await.map_err(failed)? {
+        match told.message {
+            Some(Message::Found(entry)) => found.push(read(entry)?),
+            Some(Message::End(v1::QueryEnd { looked_to_seq, more })) => {
+                return Ok(Page { found, next: more.then_some(looked_to_seq) });
+            }
+            None => {}
+        }
+    }
+    let error = anyhow::anyhow!("the broker ended its answer before it was whole");
+    Err(Refused::new(Exit::Unavailable, error))
+}
+
+/// All that one query finds, page by page, read. What this version cannot read refuses.
+pub(super) async fn all(
+    context: &Context,
+    client: &mut AuditServiceClient<Channel>,
+    mut request: v1::QueryRequest,
+) -> Result<Vec<(Head, Entry)>, Refused> {
+    request.limit = PAGE;
+    let mut entries = Vec::new();
+    loop {
+        let page = page(context, client, request.clone()).await?;
+        for (head, bytes) in page.found {
+            let entry = decode(head.seq, &bytes).map_err(|e| Refused::new(Exit::Failed, e))?;
+            entries.push((head, entry));
+        }
+        match page.next {
+            Some(next) => request.after_seq = next,
+            None => return Ok(entries),
+        }
+    }
+}
+
+/// A moment as people write it: a time of RFC 3339 in UTC, or how long ago.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let rule = "must be as `2026-01-31T09:00:00Z`, or how long ago, as `15m`";
+    if let Some(time) = utc(text) {
+        return Ok(time);
+    }
+    let (count, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(rule)?;
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(rule.into()),
+    };
+    let count: u64 = count.parse().map_err(|_| rule)?;
+    let ago = std::time::Duration::from_secs(count.saturating_mul(seconds));
+    Ok(SystemClock.now().minus(ago))
+}
+
+/// `2026-01-31T09:00:00Z`, with fractions of a second or none, or the date alone.
+fn utc(text: &str) -> Option<Timestamp> {
+    let (date, time) = text.split_once('T').unwrap_or((text, "00:00:00Z"));
+    let number = |part: Option<&str>, digits: usize| -> Option<i64> {
+        let part = part.filter(|part| part.len() == digits)?;
+        part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok())?
+    };
+    let mut date = date.split('-');
+    let [year, month, day] =
+        [(4, 1970, 9999), (2, 1, 12), (2, 1, 31)].map(|(digits, least, most)| {
+            number(date.next(), digits).filter(|n| (least..=most).contains(n))
+        });
+    let (year, month, day) = (year?, month?, day?);
+    let (time, fraction) = match time.strip_suffix('Z')?.split_once('.') {
+        Some((time, fraction)) => (time, number(Some(fraction), 3)?),
+        None => (time.strip_suffix('Z')?, 0),
+    };
+    let mut time = time.split(':');
+    let [hour, minute, second] =
+        [23, 59, 59].map(|most| number(time.next(), 2).filter(|n| *n <= most));
+    if date.next().is_some() || time.next().is_some() {
+        return None;
+    }
+    let days = days_since_1970(year, month, day)?;
+    let seconds = [(days, 24), (hour?, 60), (minute?, 60), (second?, 1)]
+        .iter()
+        .try_fold(0_i64, |sum, (n, next)| sum.checked_add(*n)?.checked_mul(*next))?;
+    let ms = seconds.checked_mul(1000)?.checked_add(fraction)?;
+    Timestamp::from_ms(u64::try_from(ms).ok()?).ok()
+}
+
+/// Days from the civil calendar (Howard Hinnant, `days_from_civil`); `None` for a day that the
+/// month does not have.
+fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let before = usize::try_from(month.checked_sub(1)?).ok()?;
+    if day > *lengths.get(before)? {
+        return None;
+    }
+    let years = year.checked_sub(1)?;
+    let leaps = |years: i64| (years / 4).checked_sub(years / 100)?.checked_add(years / 400);
+    let gone = leaps(years)?.checked_sub(leaps(1969)?)?;
+    let months: i64 = lengths.iter().take(before).sum();
+    year.checked_sub(1970)?
+        .checked_mul(365)?
+        .checked_add(gone)?
+        .checked_add(months)?
+        .checked_add(day.checked_sub(1)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_they_are_printed() {
+        for ms in [0, 1, 951_782_400_000, 1_709_164_799_999, 1_770_000_000_000, 4_102_444_799_999] {
+            let time = Timestamp::from_ms(ms).unwrap();
+            assert_eq!(utc(&time.to_string()), Some(time));
+        }
+        let date = |text| utc(text).map(|time| time.to_string());
+        assert_eq!(date("2024-02-29").unwrap(), "2024-02-29T00:00:00.000Z");
+        assert_eq!(date("2024-02-29T01:02:03Z").unwrap(), "2024-02-29T01:02:03.000Z");
+        for bad in ["2023-02-29", "2026-13-01", "2026-1-01", "2026-01-01T24:00:00Z", "2026", ""] {
+            assert_eq!(date(bad), None, "{bad}");
+        }
+        assert!(moment("15m").unwrap() < SystemClock.now());
+        for bad in ["", "m", "15", "15x", "-1m", "2026-01-01T00:00:00+01:00"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
+}
