@@ -21,6 +21,7 @@ mod parties;
 mod path;
 mod record;
 mod rights;
+mod surviving;
 mod tidy;
 mod waiting;
 mod world;

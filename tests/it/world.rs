@@ -234,6 +234,6 @@ fn with_our_keys(people: &str) -> String {
     text
 }
 
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -66,7 +66,7 @@ impl AccessService for Access {
     ) -> Result<Response<Self::WatchRequestStream>, Status> {
         let caller = caller_of(&request)?;
         let held = parse::watch(request.into_inner()).map_err(|e| status::invalid(&e))?;
-        let (_, grant) = self.prove(&caller, &held, method!("WatchRequest"))?;
+        let (_, grant) = self.prove(&caller, &held, method!("WatchRequest")).await?;
         Ok(Response::new(watch::until_decided(Arc::clone(&self.0), grant)))
     }
 
@@ -77,7 +77,7 @@ impl AccessService for Access {
         let Self(broker) = self;
         let caller = caller_of(&request)?;
         let (held, id) = parse::exchange(request.into_inner()).map_err(|e| status::invalid(&e))?;
-        let (state, grant) = self.prove(&caller, &held, method!("Exchange"))?;
+        let (state, grant) = self.prove(&caller, &held, method!("Exchange")).await?;
         let holder_key = state.case(&grant).ok_or_else(lost)?.request.holder_key;
         let signing_key = broker.signer.present(broker.now(&state));
         let signing_key = signing_key.ok_or_else(|| status::denial(&Denial::NotReady))?;
@@ -109,7 +109,7 @@ impl AccessService for Access {
         let caller = caller_of(&request)?;
         let (held, outcome) =
             parse::complete(request.into_inner()).map_err(|e| status::invalid(&e))?;
-        let (state, grant) = self.prove(&caller, &held, method!("Complete"))?;
+        let (state, grant) = self.prove(&caller, &held, method!("Complete")).await?;
         let key = state.case(&grant).ok_or_else(lost)?.request.holder_key;
         let command = Command::Complete(held.request, key, outcome);
         let (request, head) = self.end(command, caller, &grant).await?;
@@ -122,7 +122,7 @@ impl AccessService for Access {
     ) -> Result<Response<v1::CancelResponse>, Status> {
         let caller = caller_of(&request)?;
         let held = parse::cancel(request.into_inner()).map_err(|e| status::invalid(&e))?;
-        let (state, grant) = self.prove(&caller, &held, method!("Cancel"))?;
+        let (state, grant) = self.prove(&caller, &held, method!("Cancel")).await?;
         let key = state.case(&grant).ok_or_else(lost)?.request.holder_key;
         let command = Command::Cancel(held.request, key);
         let (request, head) = self.end(command, caller, &grant).await?;
@@ -147,7 +147,7 @@ impl AccessService for Access {
     ) -> Result<Response<v1::GetDossierResponse>, Status> {
         let caller = caller_of(&request)?;
         let held = parse::dossier(request.into_inner()).map_err(|e| status::invalid(&e))?;
-        let (state, grant) = self.prove(&caller, &held, method!("GetDossier"))?;
+        let (state, grant) = self.prove(&caller, &held, method!("GetDossier")).await?;
         let dossier = state.case(&grant).map(render::dossier);
         Ok(Response::new(v1::GetDossierResponse { dossier }))
     }
@@ -164,13 +164,16 @@ impl Access {
     }
 
     /// The caller's request, if the proof is by its holder key and for this call.
-    fn prove(
+    async fn prove(
         &self,
         caller: &Caller,
         held: &Held,
         method: &'static str,
     ) -> Result<(Durable, GrantId), Status> {
-        let state = self.0.sequencer.state();
+        let mut state = self.0.sequencer.state();
+        if state.own(&caller.id, &held.request).is_none() {
+            state = self.0.newest().await?;
+        }
         let case = state.own(&caller.id, &held.request);
         let case = case.ok_or_else(|| status::denial(&Denial::NotFound))?;
         let call = HolderCall { method, request: &held.request, caller: &caller.id, filing: None };

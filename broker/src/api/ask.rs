@@ -52,6 +52,19 @@ impl Broker {
         Err(status::failure(&Failure::Fault(Fault::Busy)))
     }
 
+    /// A state that has whatever any broker of this log answered before this call: what another
+    /// one filed a moment ago may not have come here yet.
+    pub async fn newest(&self) -> Result<Durable, Status> {
+        let head = self.store.confirm().await.map_err(|error| status::unavailable(&error))?;
+        let mut moved = self.sequencer.moved();
+        let here = moved.wait_for(|here| here.epoch == head.epoch && here.seq >= head.seq);
+        match tokio::time::timeout(GIVE_UP, here).await {
+            Ok(Ok(_)) => Ok(self.sequencer.state()),
+            Ok(Err(_)) => Err(status::failure(&Failure::Fault(Fault::Stopped))),
+            Err(_) => Err(status::failure(&Failure::Fault(Fault::Busy))),
+        }
+    }
+
     /// The time by which an answer from `state` is given: never before the state's own.
     #[must_use]
     pub fn now(&self, state: &State) -> Timestamp {
