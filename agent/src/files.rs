@@ -82,6 +82,26 @@ pub fn private_dir(path: &Path) -> Result<(), FileError> {
     made.map_err(io_error("write", path))
 }
 
+/// Makes a directory as [`private_dir`] does, or makes sure of the one that is there: that it is no
+/// link, and that nobody but this user may enter it.
+pub fn own_dir(path: &Path) -> Result<(), FileError> {
+    private_dir(path)?;
+    // With a slash at the end, the system would look behind a link.
+    let path: PathBuf = path.components().collect();
+    let meta = std::fs::symlink_metadata(&path).map_err(io_error("read", &path))?;
+    let owner = rustix::process::geteuid().as_raw();
+    match () {
+        () if meta.is_symlink() => Err(refused(&path, "it must not be a symbolic link")),
+        () if meta.uid() != owner => {
+            Err(refused(&path, "it must belong to the user who runs this"))
+        }
+        () if meta.mode() & 0o077 != 0 => {
+            Err(refused(&path, "it must not be open to group or others (chmod 700)"))
+        }
+        () => Ok(()),
+    }
+}
+
 fn read(path: &Path, forbidden: u32, rule: &'static str) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let failed = || io_error("read", path);
     // NONBLOCK, so that a pipe in the place of the file cannot hold us up.

@@ -215,20 +215,26 @@ impl Written {
     }
 }
 
+impl Default for Listen {
+    fn default() -> Self {
+        let local = |port: u16| (std::net::Ipv4Addr::LOCALHOST, port).into();
+        Self { broker: local(7443), join: local(7444), http: local(7480) }
+    }
+}
+
 impl WrittenListen {
     fn check(self) -> Result<Listen, Invalid> {
         let Self { broker, join, http } = self;
-        let address = |field: &'static str, written: Option<String>, default: u16| {
-            let Some(written) = written else {
-                return Ok((std::net::Ipv4Addr::LOCALHOST, default).into());
-            };
+        let default = Listen::default();
+        let address = |field: &'static str, written: Option<String>, default: SocketAddr| {
+            let Some(written) = written else { return Ok(default) };
             let rule = "must be an IP address and a port, as in `127.0.0.1:7443`";
             written.parse().map_err(|_| Invalid::new(field, rule))
         };
         Ok(Listen {
-            broker: address("listen.broker", broker, 7443)?,
-            join: address("listen.join", join, 7444)?,
-            http: address("listen.http", http, 7480)?,
+            broker: address("listen.broker", broker, default.broker)?,
+            join: address("listen.join", join, default.join)?,
+            http: address("listen.http", http, default.http)?,
         })
     }
 }

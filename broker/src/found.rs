@@ -14,6 +14,7 @@ use dayfly_verifier::trust::{ListedKey, Signed, Statement};
 use zeroize::Zeroizing;
 
 use crate::authority::{Authority, AuthorityError, broker_id};
+use crate::config::Listen;
 use crate::core::directory::Role;
 use crate::core::event::{Actor, Entry, Event, Head};
 use crate::journal::{Bundles as _, FORMAT, Journal as _, JournalError, Sqlite, chain};
@@ -131,7 +132,10 @@ impl Founding {
         journal.put_bundle(&bundle.digest(), &bundle_files.to_bytes()).await?;
         let entries = first_entries(epoch, &bundle, &token_key, now);
         let head = *journal.append(&Head::ORIGIN, &chain(&Head::ORIGIN, &entries)?).await?;
-        files::write_public(&file(CONFIG), configuration(trust_domain).as_bytes())?;
+        files::write_public(
+            &file(CONFIG),
+            configuration(trust_domain, &Listen::default()).as_bytes(),
+        )?;
         Ok(head)
     }
 }
@@ -176,16 +180,19 @@ pub fn read_statement(dir: &Path) -> Result<(Signed, Statement), FoundError> {
     Ok((signed, statement))
 }
 
-fn configuration(trust_domain: &str) -> String {
+/// The configuration of a broker that is found where its file is, and listens at `listen`.
+#[must_use]
+pub fn configuration(trust_domain: &str, listen: &Listen) -> String {
+    let Listen { broker, join, http } = listen;
     format!(
         "# The configuration of a Dayfly broker. Any field can be set by the environment, too:\n\
          # DAYFLY_LISTEN_BROKER for `broker` under [listen].\n\
          trust_domain = \"{trust_domain}\"\n\
          \n\
          [listen]\n\
-         broker = \"127.0.0.1:7443\"  # gRPC over mutual TLS: everything but joining\n\
-         join = \"127.0.0.1:7444\"    # joining, by those who have no certificate yet\n\
-         http = \"127.0.0.1:7480\"    # /healthz, /readyz, /metrics, in the clear\n\
+         broker = \"{broker}\"  # gRPC over mutual TLS: everything but joining\n\
+         join = \"{join}\"    # joining, by those who have no certificate yet\n\
+         http = \"{http}\"    # /healthz, /readyz, /metrics, in the clear\n\
          \n\
          [log]\n\
          filter = \"info\"\n\

@@ -13,6 +13,7 @@ mod cli;
 mod conformance;
 mod demo;
 mod deploy;
+mod dev;
 mod door;
 mod edges;
 mod host;

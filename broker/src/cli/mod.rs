@@ -9,6 +9,7 @@ mod audit_line;
 mod case;
 pub mod console;
 pub mod demo;
+pub mod dev;
 pub mod exit;
 pub mod history;
 pub mod host;
@@ -19,6 +20,7 @@ pub mod probe;
 mod query;
 pub mod request;
 pub mod revoke;
+mod shop;
 pub mod token;
 
 use std::path::PathBuf;
@@ -59,6 +61,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Demo(demo::Demo),
+    Dev(dev::Dev),
     Init(host::Init),
     Serve(host::Serve),
     Probe(probe::Probe),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
     match verb {
         Verb::Demo(verb) => verb.run(context),
+        Verb::Dev(verb) => verb.run(context),
         Verb::Init(verb) => verb.run(context),
         Verb::Serve(verb) => verb.run(context),
         Verb::Probe(verb) => verb.run(context),

@@ -77,7 +77,9 @@ fn play(stages: &[Log], steps: &[Step]) -> Result<Vec<(Seq, String)>, TestCaseEr
                 Vec::new()
             }
             Step::Replay => heard.iter().rev().cloned().collect(),
-            _ => message(stages, *step).into_iter().collect(),
+            Step::Snapshot(_) | Step::Delta(..) | Step::Beat(_) => {
+                message(stages, *step).into_iter().collect()
+            }
         };
         for message in messages {
             let adopted = follower.receive(&message, at(0), up(0));

@@ -3,20 +3,14 @@
 //! Every part is the real one: broker, journal, policy, signatures, feed, verifier. What comes out
 //! otherwise than it must ends the demo with an error.
 
-mod gateway;
-mod orders;
 mod people;
 mod relay;
 mod scenes;
 mod shopper;
-mod stage;
 mod story;
+mod wired;
 
-use std::time::Duration;
-
-use anyhow::{Context as _, bail};
 use clap::Args;
-use dayfly_verifier::time::{Clock as _, SystemClock};
 
 use super::exit::Refused;
 use super::{Context, block_on};
@@ -37,26 +31,4 @@ impl Demo {
         let story = Story::begin(context.console);
         block_on(async { Ok(scenes::play(story).await?) })
     }
-}
-
-/// Random bytes of the operating system.
-fn draw<const N: usize>() -> anyhow::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).context("the operating system gives no random bytes")?;
-    Ok(bytes)
-}
-
-/// Looks again and again until `done`, for at most ten seconds.
-async fn eventually(
-    what: &str,
-    mut done: impl AsyncFnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    let began = SystemClock.uptime();
-    while !done().await? {
-        if SystemClock.uptime().saturating_sub(began) > Duration::from_secs(10) {
-            bail!("waited ten seconds for {what}");
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    Ok(())
 }

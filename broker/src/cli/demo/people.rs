@@ -19,7 +19,7 @@ use dayfly_verifier::id::{GrantId, PersonId};
 use dayfly_verifier::request::{Answer, Narrowing};
 use dayfly_verifier::time::{Clock as _, SystemClock};
 
-use super::draw;
+use crate::cli::shop::draw;
 
 /// A person who approves.
 pub(super) struct Approver {

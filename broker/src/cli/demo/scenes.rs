@@ -17,16 +17,19 @@ use dayfly_agent::held::Held;
 use dayfly_agent::ticket::{Ask, Ticket};
 use dayfly_verifier::request::{ConfirmBy, Narrowing};
 use dayfly_verifier::scope::{Constraint, Limit, Right, Scope};
+use tokio_util::sync::CancellationToken;
 
-use super::gateway::Gateway;
 use super::people::{Approver, Operator};
 use super::shopper::{Errand, Reply, Shopper};
-use super::stage::Stage;
 use super::story::{Since, Story};
+use super::wired::{self, Scratch};
+use crate::cli::shop::gateway::Gateway;
 
 /// All who act.
 struct Cast {
     gateway: Gateway,
+    /// Between the gateway and the broker.
+    wire: CancellationToken,
     agent: Client,
     ana: Approver,
     caro: Approver,
@@ -36,9 +39,12 @@ struct Cast {
 /// Plays all scenes.
 pub(super) async fn play(mut story: Story) -> anyhow::Result<()> {
     let since = Since::now();
-    let stage = Stage::set().await?;
+    let scratch = Scratch::new()?;
+    let stage = scratch.stage().await?;
+    let wire = CancellationToken::new();
     let mut cast = Cast {
-        gateway: Gateway::open(&stage).await?,
+        gateway: wired::gateway(&stage, wire.clone()).await?,
+        wire,
         agent: Client::new(stage.enter("agent/refunds").await?),
         ana: Approver::new("ana", stage.enter("person/ana").await?, stage.signer("ana")?)?,
         caro: Approver::new("caro", stage.enter("person/caro").await?, stage.signer("caro")?)?,
@@ -59,7 +65,8 @@ pub(super) async fn play(mut story: Story) -> anyhow::Result<()> {
     ending::cut(&mut story, &cast).await?;
     record::audit(&mut story, &cast.olga).await?;
     drop(cast);
-    stage.strike().await?;
+    stage.shutdown.cut();
+    stage.end().await?;
     story.end();
     Ok(())
 }

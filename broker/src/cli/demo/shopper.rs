@@ -18,7 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value as Json;
 
-use super::draw;
+use crate::cli::shop::draw;
 
 /// A client of the orders service that holds a key.
 #[derive(Clone)]

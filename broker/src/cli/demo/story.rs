@@ -80,7 +80,7 @@ impl Story {
         let took = SystemClock.uptime().saturating_sub(self.began);
         self.text("");
         self.text(&format!(
-            "{GOOD}All of it came out as it must{GOOD:#}, in {}. Next: `dayfly --help`, README.md.",
+            "{GOOD}All of it came out as it must{GOOD:#}, in {}. Next: be all of them yourself with `dayfly dev`.",
             shown(took)
         ));
     }

@@ -12,11 +12,11 @@ use dayfly_verifier::id::GrantId;
 use dayfly_verifier::request::Narrowing;
 use ed25519_dalek::SigningKey;
 
-use super::super::draw;
 use super::{
     Cast, Errand, Shopper, Since, Story, money, must_allow, must_refuse, must_stand, narrowed_to,
     uses,
 };
+use crate::cli::shop::draw;
 
 const ASKED: i64 = 90_000;
 const APPROVED: i64 = 50_000;

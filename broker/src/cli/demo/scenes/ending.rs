@@ -7,11 +7,11 @@ use dayfly_agent::held::Held;
 use dayfly_agent::render::visible;
 use dayfly_agent::ticket::Ticket;
 
-use super::super::eventually;
-use super::super::gateway::MAX_STALENESS;
-use super::super::stage::Stage;
 use super::super::story::shown;
+use super::super::wired::MAX_STALENESS;
 use super::{Cast, Errand, Shopper, Since, Story, money, must_allow, must_refuse, must_stand};
+use crate::cli::shop::eventually;
+use crate::cli::shop::stage::Stage;
 
 /// More than any token of the demo allows: refused in any case, but for which reason tells whether
 /// the token is still good.
@@ -72,7 +72,7 @@ pub(super) async fn tighten(
     let (ticket, case, held) = cast.read_right("ticket-4714").await?;
     let shopper = cast.shopper(&ticket);
     must_allow(&shopper, &held, Errand::Read("o-17")).await?;
-    let mut bundle = stage.bundle.clone();
+    let mut bundle = stage.bundle()?;
     let policy = bundle.iter_mut().find(|(name, _)| name == "policy.cedar");
     policy.context("the bundle has no policy")?.1.push_str(FREEZE);
     story.does("olga", "applies a bundle with a new `forbid`: production is frozen");
@@ -105,7 +105,7 @@ pub(super) async fn cut(story: &mut Story, cast: &Cast) -> anyhow::Result<()> {
     must_refuse(&shopper, &held, probe("o-18"), "argument").await?;
     let small = money(4_500);
     story.allowed(&format!("a refund up to {small} needs nobody: granted at once"), since);
-    cast.gateway.cut();
+    cast.wire.cancel();
     let since = Since::now();
     until_refused(&shopper, &held, probe("o-18"), "stale").await?;
     let told = format!("a good token: what cannot be told is no (bound {})", shown(MAX_STALENESS));

@@ -1,8 +1,9 @@
-//! The resource of the demo: orders in SQLite behind HTTP, guarded by the verifier's layer.
+//! The resource of the shop: orders in SQLite behind HTTP, guarded by the verifier's layer.
 //!
 //! It is what a service of a user looks like: one function says what a request means, the layer
 //! does the rest, and the handlers take what they act on from [`Verified`].
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
@@ -20,14 +21,17 @@ use serde_json::{Value as Document, json};
 pub(super) struct Orders(Mutex<Connection>);
 
 impl Orders {
-    /// Three orders, in memory.
-    pub(super) fn open() -> rusqlite::Result<Arc<Self>> {
-        let database = Connection::open_in_memory()?;
+    /// Three orders, in this file, or else in memory.
+    pub(super) fn open(file: Option<PathBuf>) -> rusqlite::Result<Arc<Self>> {
+        let database = match file {
+            Some(file) => Connection::open(file)?,
+            None => Connection::open_in_memory()?,
+        };
         database.execute_batch(
-            "CREATE TABLE orders (
+            "CREATE TABLE IF NOT EXISTS orders (
                  id TEXT PRIMARY KEY, paid INTEGER NOT NULL, refunded INTEGER NOT NULL
              ) STRICT;
-             INSERT INTO orders VALUES ('o-17', 120000, 0), ('o-18', 4500, 0), ('o-19', 99, 0);",
+             INSERT OR IGNORE INTO orders VALUES ('o-17', 120000, 0), ('o-18', 4500, 0), ('o-19', 99, 0);",
         )?;
         Ok(Arc::new(Self(Mutex::new(database))))
     }
