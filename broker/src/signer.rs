@@ -30,6 +30,7 @@ pub struct TokenKey {
     not_after: Timestamp,
     private: Zeroizing<[u8; 32]>,
     secret: Zeroizing<[u8; 32]>,
+    local: LocalSigner,
 }
 
 /// Why nothing was signed, or a key could not be read or written.
@@ -86,7 +87,7 @@ impl Signer {
         if now >= key.not_after {
             return Err(SignerError::Ended(key.id));
         }
-        Ok(wire::mint(claims, record, &key.local())?)
+        Ok(wire::mint(claims, record, &key.local)?)
     }
 }
 
@@ -105,9 +106,9 @@ impl TokenKey {
     fn from_parts(id: KeyId, not_after: Timestamp, private: &[u8], secret: &[u8]) -> Option<Self> {
         let private = Zeroizing::new(<[u8; 32]>::try_from(private).ok()?);
         let secret = Zeroizing::new(<[u8; 32]>::try_from(secret).ok()?);
-        let public = LocalSigner::new(id, &private, secret.clone()).public();
-        let public = HolderKey::from_slice(public.as_bytes()).ok()?;
-        Some(Self { id, public, not_after, private, secret })
+        let local = LocalSigner::new(id, &private, secret.clone());
+        let public = HolderKey::from_slice(local.public().as_bytes()).ok()?;
+        Some(Self { id, public, not_after, private, secret, local })
     }
 
     /// Reads a key from its file, which must be a plain file, readable by its owner alone.
@@ -167,10 +168,6 @@ impl TokenKey {
     #[must_use]
     pub const fn not_after(&self) -> Timestamp {
         self.not_after
-    }
-
-    fn local(&self) -> LocalSigner {
-        LocalSigner::new(self.id, &self.private, self.secret.clone())
     }
 }
 

@@ -211,6 +211,12 @@ pub struct Report {
 }
 
 impl Event {
+    /// The epoch that begins with it, if one does.
+    #[must_use]
+    pub const fn opens(&self) -> Option<Epoch> {
+        if let Self::EpochOpened { epoch, .. } = self { Some(*epoch) } else { None }
+    }
+
     /// The free text that stands beside the log for it, if it names one.
     #[must_use]
     pub const fn text(&self) -> Option<&TextDigest> {

@@ -83,6 +83,14 @@ impl Index {
         self.enter(id, case);
     }
 
+    /// Whether a case is found in the same places before and after a change.
+    pub(super) fn same_place(before: &Case, after: &Case) -> bool {
+        before.due().is_some()
+            && before.due() == after.due()
+            && Tally::of(before) == Tally::of(after)
+            && Arc::ptr_eq(&before.kin, &after.kin)
+    }
+
     /// A case as it stands after a change.
     pub(super) fn enter(&mut self, id: GrantId, case: &Case) {
         if let Some(due) = case.due() {

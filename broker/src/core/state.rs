@@ -108,9 +108,9 @@ impl State {
     /// Folds one more entry, which stands at `head`. After an error the state is not to be used.
     pub fn apply(&mut self, head: Head, entry: &Entry) -> Result<(), Corrupt> {
         let corrupt = |rule| Corrupt { seq: head.seq, rule };
-        let opens =
-            matches!(&entry.event, Event::EpochOpened { epoch, .. } if *epoch == head.epoch);
-        if head.seq != self.head.seq.next() || !(opens || head.epoch == self.head.epoch) {
+        let opens = entry.event.opens();
+        let follows = head.epoch == self.head.epoch || opens == Some(head.epoch);
+        if head.seq != self.head.seq.next() || !follows {
             return Err(corrupt("it does not follow the one before"));
         }
         if entry.at < self.time {
@@ -216,8 +216,11 @@ impl State {
         }
         let record = Record { epoch: self.head.epoch, seq: self.head.seq };
         let Some(new) = step(old, event, self.time, record)? else { return Ok(()) };
-        self.index.leave(*id, old);
-        self.index.enter(*id, &new);
+        // Tokens and uses move no case to another place.
+        if !Index::same_place(old, &new) {
+            self.index.leave(*id, old);
+            self.index.enter(*id, &new);
+        }
         self.cases.insert(*id, Arc::new(new));
         Ok(())
     }

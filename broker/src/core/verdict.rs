@@ -28,7 +28,7 @@ pub struct Basis {
 }
 
 /// How many grants are live, the one that is spoken of left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Holdings {
     /// Of the same workload.
     pub workload: u32,

@@ -7,7 +7,7 @@ use dayfly_verifier::id::{ChainHash, Epoch};
 use sha2::{Digest as _, Sha256};
 
 use super::{FreeText, JournalError, stored};
-use crate::core::event::{Entry, Event, Head};
+use crate::core::event::{Entry, Head};
 
 /// What distinguishes this hash from every other one that Dayfly computes.
 const DOMAIN: &[u8] = b"dayfly.journal.v1\0";
@@ -24,25 +24,7 @@ pub struct StoredEntry {
 impl StoredEntry {
     /// `entry`, encoded, right after `before`.
     pub fn after(before: &Head, entry: &Entry) -> Result<Self, JournalError> {
-        let epoch = match &entry.event {
-            Event::EpochOpened { epoch, .. } => *epoch,
-            Event::BundleApplied { .. }
-            | Event::KeyAdded { .. }
-            | Event::KeyRetired { .. }
-            | Event::RequestFiled { .. }
-            | Event::RequestRefused { .. }
-            | Event::RequirementChanged { .. }
-            | Event::DecisionRecorded { .. }
-            | Event::DecisionWithdrawn { .. }
-            | Event::Granted { .. }
-            | Event::TokenRecorded { .. }
-            | Event::ExchangeAnswered { .. }
-            | Event::UseRedeemed { .. }
-            | Event::IdentityChanged { .. }
-            | Event::Ended { .. }
-            | Event::Revoked { .. }
-            | Event::UsesReported(_) => before.epoch,
-        };
+        let epoch = entry.event.opens().unwrap_or(before.epoch);
         Ok(Self::link(before, epoch, stored::encode(entry)?.into()))
     }
 

@@ -9,6 +9,7 @@ use crate::core::directory::Directory;
 
 use super::context;
 use super::files::BundleFiles;
+use super::memo::{Memo, Reads};
 use super::people::{self, People};
 use super::problems::Problems;
 use super::resources::{self, Resources};
@@ -21,6 +22,7 @@ pub struct Bundle {
     directory: Directory,
     pub(super) resources: Resources,
     pub(super) rules: Rules,
+    pub(super) memo: Memo,
 }
 
 impl Bundle {
@@ -53,7 +55,9 @@ impl Bundle {
             context::check_schema(rules, &directory, &resources, &mut problems);
         }
         let digest = files.digest();
-        problems.or(rules.map(|rules| Self { digest, directory, resources, rules }))
+        let reads = std::str::from_utf8(policy).map_or_else(|_| Reads::default(), Reads::of);
+        let memo = Memo::new(reads);
+        problems.or(rules.map(|rules| Self { digest, directory, resources, rules, memo }))
     }
 
     /// Its content address.

@@ -130,10 +130,11 @@ impl Question<'_> {
 #[must_use]
 pub fn evaluate(bundle: &Bundle, question: &Question<'_>, basis: Basis) -> Verdict {
     let basis = Basis { bundle: bundle.digest(), ..basis };
-    let outcome = match judge(bundle, question, basis.holdings) {
+    let ask = || match judge(bundle, question, basis.holdings) {
         Ok(requirement) => Outcome::Permitted(requirement),
         Err(refusal) => Outcome::Refused(refusal),
     };
+    let outcome = bundle.memo.answer(question, basis.holdings, ask);
     Verdict { basis, outcome }
 }
 

@@ -10,6 +10,7 @@ pub mod files;
 pub mod requirement;
 
 mod context;
+mod memo;
 mod people;
 mod problems;
 mod resources;

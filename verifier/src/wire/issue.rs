@@ -12,7 +12,7 @@ use super::schema::{
     Biscuit, Block, ED25519, ExternalSignature, Fact, Proof, PublicKey, SignedBlock,
 };
 use super::terms::{Atom, Part, Symbols};
-use super::{Decoded, Malformed, Token, caveats, chain, template};
+use super::{Decoded, Malformed, Token, caveats, chain};
 use crate::caveat::Caveat;
 use crate::claims::{Claims, Record};
 use crate::holder::HolderKey;
@@ -108,11 +108,10 @@ pub fn mint(
     record: &Record,
     signer: &dyn TokenSigner,
 ) -> Result<Token, IssueError> {
-    super::fits(claims, record)?;
+    let block = super::authority(claims, record)?;
     if claims.key != signer.key_id() {
         return Err(Invalid::new("key", "must be the key that signs").into());
     }
-    let block = template::write(claims, record)?;
     let next = signer.derive(&[NEXT_KEY, &Sha256::digest(&block)].concat())?;
     let mut authority = SignedBlock { block, next_key: public(&next), ..SignedBlock::default() };
     authority.signature = signer.sign(&chain::message(&authority, None))?.to_vec();

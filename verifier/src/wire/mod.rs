@@ -241,9 +241,14 @@ impl Token {
 /// Refuses claims that no token can hold: times that are not whole seconds or not in order, or more
 /// than fits into [`MAX_BYTES`]. To be asked before claims are recorded.
 pub fn fits(claims: &Claims, record: &Record) -> Result<(), Invalid> {
+    authority(claims, record).map(drop)
+}
+
+/// The authority block of a token that fits.
+fn authority(claims: &Claims, record: &Record) -> Result<Vec<u8>, Invalid> {
     let block = template::write(claims, record)?;
     if block.len() > MAX_BYTES.saturating_sub(CONTAINER_BYTES) {
         return Err(Invalid::new("scope", "must fit into a token of 4096 bytes"));
     }
-    Ok(())
+    Ok(block)
 }

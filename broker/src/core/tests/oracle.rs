@@ -16,7 +16,6 @@ use crate::core::command::{Caller, Command};
 use crate::core::denial::Denial;
 use crate::core::directory::{Directory, Role};
 use crate::core::event::*;
-use crate::core::verdict::Outcome;
 
 /// A command, and what came of it.
 #[derive(Debug)]
@@ -70,6 +69,8 @@ macro_rules! law {
         }
     };
 }
+
+mod tokens;
 
 /// Walks through the log beside the steps that made it.
 pub(super) fn judge(log: &[(Head, Entry)], steps: &[Step]) -> Verdict {
@@ -315,127 +316,6 @@ impl Told {
         let live =
             self.cases.values().filter(|case| case.live(at) && case.request.workload == workload);
         law!(live.count() <= 16, "too many live");
-        Ok(())
-    }
-
-    fn good(&self, token: &TokenId, at: Timestamp) -> bool {
-        at < self.tokens[token].expires_at && !self.dead.contains(token)
-    }
-
-    fn minted(&self, claims: &Claims, at: Timestamp, step: Option<&Step>) -> Verdict {
-        let case = self.cases.get(&claims.grant).ok_or("I1: of nothing")?;
-        law!(case.live(at), "I1, I10: minted from what is not live");
-        let (terms, request) = (case.terms.as_ref().unwrap(), &case.request);
-        law!(inside(&claims.scope, &terms.scope), "I4: wider than the grant");
-        law!(claims.request == request.digest(), "I1: another request");
-        law!(claims.subject == request.workload && claims.audience == request.audience, "I7");
-        law!(claims.holder == request.holder() && claims.task == request.task, "I6");
-        law!(claims.counted == terms.uses.is_some(), "I2: not counted");
-        let step = step.ok_or("I14: minted by nobody")?;
-        let end = claims.issued_at.plus(secs(120)).min(terms.until).min(step.caller.until);
-        law!(claims.issued_at <= at && claims.expires_at <= end, "I5: lives too long");
-        let others = self.tokens.values().filter(|other| other.grant == claims.grant);
-        let fresh = |other: &Claims| {
-            let life = other.expires_at.since(other.issued_at);
-            self.good(&other.token, at) && other.expires_at.since(at) * 3 > life
-        };
-        law!(!others.into_iter().any(fresh), "I2: there is a token that is fresh");
-        let Command::Exchange(exchange, verdict) = &step.command else {
-            return Err("minted by no exchange".into());
-        };
-        law!(exchange.holder_key == request.holder_key, "I6: another key");
-        let Outcome::Permitted(required) = &verdict.outcome else {
-            return Err("I1: policy refused".into());
-        };
-        law!(self.enough(required, &self.standing(case)), "I1: policy demands more by now");
-        Ok(())
-    }
-
-    fn redeemed(
-        &mut self,
-        grant: &GrantId,
-        token: &TokenId,
-        use_id: &UseId,
-        by: &Actor,
-        at: Timestamp,
-    ) -> Verdict {
-        let case = &self.cases[grant];
-        law!(case.live(at) && self.good(token, at), "I8: a use of what is dead");
-        law!(*by == Actor::Gateway(self.tokens[token].audience.clone()), "I7: elsewhere");
-        let uses = self.uses.entry(*grant).or_default();
-        law!(uses.insert(*use_id), "I2: one use twice");
-        let most = case.terms.as_ref().unwrap().uses.ok_or("not counted")?;
-        law!(uses.len() <= most.get() as usize, "I2: more uses than granted");
-        Ok(())
-    }
-
-    fn revoked(&mut self, target: &Target) {
-        match target {
-            Target::Token(token) => drop(self.dead.insert(*token)),
-            Target::Key(key) => {
-                let by_key = self.tokens.values().filter(|claims| claims.key == *key);
-                self.dead.extend(by_key.map(|claims| claims.token).collect::<Vec<_>>());
-            }
-            Target::Grant(_) | Target::Workload(_) | Target::Task(_) | Target::Prefix(_) => {}
-            Target::Block(_) | Target::Delegate(..) => {}
-        }
-        for (id, case) in &mut self.cases {
-            let request = &case.request;
-            case.over |= match target {
-                Target::Grant(grant) => grant == id,
-                Target::Workload(workload) => *workload == request.workload,
-                Target::Task(task) => *task == request.task,
-                // The prefixes that the model draws reach every request that it draws.
-                Target::Prefix(_) => true,
-                Target::Token(_) | Target::Key(_) | Target::Block(_) | Target::Delegate(..) => {
-                    false
-                }
-            };
-        }
-    }
-
-    /// What the caller was told.
-    fn answered(&self, step: &Step) -> Verdict {
-        match &step.command {
-            Command::Exchange(exchange, _) => {
-                let key = (step.caller.id.clone(), exchange.id);
-                let known = self.exchanges.get(&key).copied();
-                law!(step.answer.is_none() || step.answer == known, "I2: another answer");
-                law!(step.result.is_ok() == step.answer.is_some(), "I8: an answer without a token");
-                let Some(token) = step.answer else { return Ok(()) };
-                law!(!self.dead.contains(&token), "I8: a dead token is handed out");
-                law!(!self.cases[&self.tokens[&token].grant].over, "I8: of an ended grant");
-                law!(
-                    self.tokens[&token].expires_at > step.now,
-                    "I5: an expired token is handed out"
-                );
-            }
-            Command::File(filing, _) if step.result.is_ok() => {
-                let requests = self.cases.values().map(|case| &case.request);
-                let mut same =
-                    requests.filter(|r| r.id == filing.id && r.workload == step.caller.id);
-                let request = same.next().ok_or("a filing that nobody finds")?;
-                let as_filed = request.scope == filing.scope
-                    && request.audience == filing.audience
-                    && request.holder_key == filing.holder_key
-                    && request.task == filing.task
-                    && request.principal == filing.principal
-                    && request.uses == filing.uses;
-                law!(as_filed, "I2: one id, two contents");
-            }
-            Command::File(..)
-            | Command::Approve(..)
-            | Command::Deny(..)
-            | Command::Withdraw(_)
-            | Command::Redeem(..)
-            | Command::Report(_)
-            | Command::Complete(..)
-            | Command::Cancel(..)
-            | Command::Revoke(..)
-            | Command::Identity(..)
-            | Command::Apply(_)
-            | Command::AddKey { .. } => {}
-        }
         Ok(())
     }
 }

@@ -131,6 +131,45 @@ fn a_subtree_is_asked_for_what_is_not_declared_too() {
     assert!(Ask::files(&["read files/**"]).permitted(&below).approvals.is_empty());
 }
 
+/// What was asked before is remembered, and must not be told for another question.
+#[test]
+fn whatever_part_a_policy_reads_it_is_asked_again_when_that_is_another() {
+    let policy = |reads: &str| {
+        let permit = format!(
+            "@id(\"x\") @approvals(\"none\") permit (principal, action, resource) when {{ {reads} }};"
+        );
+        with_policies(&permit).unwrap()
+    };
+    let ask = Ask { task: "task-1", uses: NonZeroU32::new(1), ..Ask::files(&["read files/1"]) };
+    let ask = Ask { lifetime: Some(60), ..ask };
+    let later = Ask { now_ms: 120_000, ..ask.clone() };
+    let mut holds = ask.clone();
+    holds.held.workload = 1;
+    let mut other = ask.clone();
+    other.workload.push('b');
+    let cases = [
+        ("context.now.minute_of_day < 1", later),
+        ("context[\"now\"][\"minute_of_day\"] < 1", Ask { now_ms: 60_000, ..ask.clone() }),
+        ("context.held.workload < 1", holds),
+        ("context.task == \"task-1\"", Ask { task: "task-2", ..ask.clone() }),
+        ("context.lifetime <= 60", Ask { lifetime: Some(61), ..ask.clone() }),
+        ("context has uses && context.uses <= 1", Ask { uses: NonZeroU32::new(2), ..ask.clone() }),
+        ("!(context has principal)", Ask { principal: Some("ana"), ..ask.clone() }),
+        ("principal == Workload::\"spiffe://example.test/agent/a\"", other),
+        (
+            "resource == Resource::\"files/1\"",
+            Ask { rights: vec!["read files/2".into()], ..ask.clone() },
+        ),
+    ];
+    for (reads, other) in cases {
+        let bundle = policy(reads);
+        for _ in 0..2 {
+            assert!(ask.permitted(&bundle).approvals.is_empty(), "{reads}");
+            assert_eq!(other.refused(&bundle).0, "default", "{reads}");
+        }
+    }
+}
+
 /// Cedar skips a forbid that errs, and would allow.
 #[test]
 fn a_policy_that_errs_denies_whether_it_permits_or_forbids() {
