@@ -68,6 +68,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/dayfly.v1.OperatorService/ApplyBundle", Rule::Operator),
     ("/dayfly.v1.OperatorService/GetStatus", Rule::Overseer),
     ("/dayfly.v1.OperatorService/CreateJoin", Rule::Operator),
+    ("/dayfly.v1.OperatorService/ListKeys", Rule::Overseer),
+    ("/dayfly.v1.OperatorService/RetireKey", Rule::Operator),
     ("/dayfly.v1.GatewayService/Follow", Rule::Gateway),
     ("/dayfly.v1.GatewayService/GetTrust", Rule::Gateway),
     ("/dayfly.v1.GatewayService/Redeem", Rule::Gateway),

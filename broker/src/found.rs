@@ -28,8 +28,6 @@ use crate::signer::{SignerError, TokenKey};
 pub const CONFIG: &str = "dayfly.toml";
 /// The directory of keys, in it.
 pub const KEYS: &str = "keys";
-/// The token-signing key.
-pub const TOKEN_KEY: &str = "token-1.key";
 /// The key that signs heads of the feed.
 pub const FEED_KEY: &str = "feed-1.key";
 /// The trust root: kept off the broker once it is founded.
@@ -107,7 +105,7 @@ impl Founding {
         let mut seed = Zeroizing::new([0; 64]);
         random.fill(&mut *seed);
         let token_key = TokenKey::generate(KeyId(1), not_after, &seed)?;
-        token_key.write(&keys.join(TOKEN_KEY))?;
+        token_key.write(&keys.join(token_key_file(token_key.id())))?;
         let feed_key = NumberedKey::generate(KeyId(1), not_after, random);
         feed_key.write(&keys.join(FEED_KEY))?;
         let root = NumberedKey::generate(KeyId(0), not_after, random);
@@ -168,16 +166,56 @@ pub fn write_statement(dir: &Path, signed: &Signed) -> Result<(), FileError> {
 /// What the trust root says, as it is kept; checked against its public half. Byte for byte, and
 /// read.
 pub fn read_statement(dir: &Path) -> Result<(Signed, Statement), FoundError> {
+    let (signed, root) = read_signed(dir)?;
+    let root = root?;
+    let statement = signed.verify(&root);
+    let statement = statement.map_err(|error| Invalid::new(STATEMENT, error.to_string()))?;
+    Ok((signed, statement))
+}
+
+/// A statement and its signature as they are kept, unchecked, and the public half of the trust root
+/// if it lies beside them.
+pub fn read_signed(dir: &Path) -> Result<(Signed, Result<HolderKey, FoundError>), FoundError> {
     let statement = files::read_trusted(&dir.join(STATEMENT))?;
     let text = files::read_text(&dir.join(SIGNATURE))?;
     let mut signature = [0; 64];
     hex::decode_to_slice(text.trim(), &mut signature)
         .map_err(|_| Invalid::new(SIGNATURE, "must be 128 hexadecimal digits"))?;
-    let root: HolderKey = files::read_text(&dir.join(TRUST_ROOT_PUBLIC))?.trim().parse()?;
-    let signed = Signed { statement, signature };
-    let statement = signed.verify(&root);
-    let statement = statement.map_err(|error| Invalid::new(STATEMENT, error.to_string()))?;
-    Ok((signed, statement))
+    let root = files::read_text(&dir.join(TRUST_ROOT_PUBLIC)).map_err(FoundError::from);
+    let root = root.and_then(|text| Ok(text.trim().parse()?));
+    Ok((Signed { statement, signature }, root))
+}
+
+/// The name of the file of a token-signing key.
+#[must_use]
+pub fn token_key_file(key: KeyId) -> String {
+    format!("token-{key}.key")
+}
+
+/// The token-signing keys in the directory `keys`, by their files `token-N.key`, but those that are
+/// `known`. A file whose key has another number than its name is refused.
+pub fn token_keys(
+    keys: &Path,
+    known: impl Fn(&KeyId) -> bool,
+) -> Result<Vec<TokenKey>, SignerError> {
+    let refused = |path: &Path, rule: String| SignerError::File { path: path.into(), rule };
+    let unread = |error: std::io::Error| refused(keys, format!("cannot be read: {error}"));
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(keys).map_err(unread)? {
+        let name = entry.map_err(unread)?.file_name();
+        let number = name.to_str().and_then(|name| {
+            let number: u32 = name.strip_prefix("token-")?.strip_suffix(".key")?.parse().ok()?;
+            (token_key_file(KeyId(number)) == name).then_some(KeyId(number))
+        });
+        let Some(number) = number.filter(|number| !known(number)) else { continue };
+        let path = keys.join(name);
+        let key = TokenKey::read(&path)?;
+        if key.id() != number {
+            return Err(refused(&path, "holds a key of another number".into()));
+        }
+        found.push(key);
+    }
+    Ok(found)
 }
 
 /// The configuration of a broker that is found where its file is, and listens at `listen`.

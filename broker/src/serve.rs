@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use dayfly_agent::listen::{self, Bounds, Terms, Traffic};
 use dayfly_agent::tls::{Admission, Live};
 use dayfly_proto::v1;
@@ -32,17 +31,18 @@ use crate::caller::{Door, Guard, Known};
 use crate::config::Config;
 use crate::follow::feed::Hub;
 use crate::follow::instances::Standing;
-use crate::found::{FEED_KEY, FoundError, TOKEN_KEY, read_statement};
+use crate::follow::trust::Trust;
+use crate::found::{FEED_KEY, FoundError, read_statement, token_keys};
 use crate::journal::{Joins, Journal, JournalError, Sqlite, Store};
 use crate::keys::NumberedKey;
 use crate::policy::files::{FILE_NAMES, MAX_FILE_BYTES};
 use crate::random::Random;
 use crate::sequencer::{Deciding, Sequencer};
 use crate::shutdown::{DRAIN, Shutdown};
-use crate::signer::{Signer, SignerError, TokenKey};
+use crate::signer::{Signer, SignerError};
 use crate::telemetry::{Gauges, Measured, Metrics, Page, Readiness, pages};
 
-/// How often the broker looks after its own certificate and the locks of the authority.
+/// How often the broker looks after its own certificate, its keys and the locks of the authority.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// The longest message to services whose messages are small: whoever reaches the port for joining
@@ -136,7 +136,7 @@ impl Opened {
         shutdown: Shutdown,
     ) -> Result<Self, ServeError> {
         let keys = config.keys();
-        let token_key = TokenKey::read(&keys.join(TOKEN_KEY))?;
+        let signer = Signer::new(token_keys(&keys, |_| false)?);
         let store = Arc::new(Sqlite::open(&config.journal())?);
         let joins: Arc<dyn Joins> = store.clone();
         let random = host.random.clone();
@@ -154,14 +154,15 @@ impl Opened {
         }
         let feed_key = NumberedKey::read(&keys.join(FEED_KEY)).map_err(FoundError::from)?;
         let (signed, statement) = read_statement(&config.dir)?;
-        let hub = Hub::new(&statement, feed_key, sequencer.clone(), journal, clock.clone());
+        let trust = Trust::new(signed, statement, clock.uptime());
+        let hub = Hub::new(trust, feed_key, sequencer.clone(), journal, clock.clone());
         let address = config.advertise.clone().unwrap_or_else(|| config.listen.broker.to_string());
         let broker = Broker {
             id: broker_id(&config.trust_domain).map_err(AuthorityError::from)?,
             address,
             sequencer,
             store,
-            signer: Signer::new([token_key]),
+            signer,
             authority: Arc::new(authority),
             started_at: clock.now(),
             clock,
@@ -169,7 +170,8 @@ impl Opened {
             shutdown,
             bundles,
             hub,
-            trust: ArcSwap::from_pointee(signed),
+            dir: config.dir.clone(),
+            keys,
         };
         Ok(Self { broker, deciding, live, bounds: config.bounds })
     }
@@ -335,7 +337,7 @@ fn page(
             live_grants: tally.live.into(),
             pending_requests: tally.pending.into(),
             heartbeat_age: now.since(broker.hub.confirmed_at()),
-            token_key_ends: broker.signer.present(now).map_or(0, |(_, end)| end.as_secs()),
+            token_key_ends: broker.signing_key(&state).map_or(0, |(_, end)| end.as_secs()),
             feed_key_ends: broker.hub.key_ends().as_secs(),
             instances: count(|instance| instance.connected),
             stale_instances: count(|instance| instance.connected && instance.refuses_in.is_none()),
@@ -351,7 +353,8 @@ fn counted((listener, traffic): &(&'static str, Traffic)) -> (&'static str, u64,
     (listener, u64::try_from(traffic.open()).unwrap_or(u64::MAX), traffic.refused())
 }
 
-/// Keeps the broker's own certificate fresh, and follows what other processes lock or unlock.
+/// Keeps the broker's own certificate fresh, takes up new keys, and follows what other processes
+/// lock or unlock.
 async fn look_after(broker: Arc<Broker>, live: Live) {
     loop {
         tokio::time::sleep(LOOK).await;
@@ -365,6 +368,7 @@ async fn look_after(broker: Arc<Broker>, live: Live) {
                 Err(error) => tracing::error!(%error, "cannot renew the broker's certificate"),
             }
         }
+        broker.take_up_keys().await;
         if let Err(error) = broker.authority.refresh().await {
             tracing::warn!(%error, "cannot read which IDs are locked");
         }

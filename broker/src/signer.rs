@@ -6,7 +6,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::KeyId;
 use dayfly_verifier::time::Timestamp;
@@ -17,10 +19,10 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 use crate::core::case::Minted;
 use crate::journal::Recorded;
 
-/// The token-signing keys of this broker.
+/// The token-signing keys of this broker. New ones may come while it runs.
 #[derive(Default)]
 pub struct Signer {
-    keys: BTreeMap<KeyId, TokenKey>,
+    keys: ArcSwap<BTreeMap<KeyId, Arc<TokenKey>>>,
 }
 
 /// A token-signing key.
@@ -69,21 +71,41 @@ impl Signer {
     /// A signer with these keys.
     #[must_use]
     pub fn new(keys: impl IntoIterator<Item = TokenKey>) -> Self {
-        Self { keys: keys.into_iter().map(|key| (key.id, key)).collect() }
+        let signer = Self::default();
+        keys.into_iter().for_each(|key| signer.add(key));
+        signer
     }
 
-    /// The key to sign with at `now`: the highest number that has not reached its end, with that
-    /// end.
+    /// Adds a key. The first of a number stays: what it signed is signed the same again.
+    pub fn add(&self, key: TokenKey) {
+        let key = Arc::new(key);
+        self.keys.rcu(|keys| {
+            let mut keys = BTreeMap::clone(keys);
+            keys.entry(key.id).or_insert_with(|| key.clone());
+            keys
+        });
+    }
+
+    /// The keys, by number.
     #[must_use]
-    pub fn present(&self, now: Timestamp) -> Option<(KeyId, Timestamp)> {
-        let mut newest_first = self.keys.values().rev();
-        newest_first.find(|key| now < key.not_after).map(|key| (key.id, key.not_after))
+    pub fn keys(&self) -> Arc<BTreeMap<KeyId, Arc<TokenKey>>> {
+        self.keys.load_full()
+    }
+
+    /// The key to sign with: the highest number that `may_sign`, with its end. Whether a key may
+    /// is not for the signer to know: the log may have retired or revoked it.
+    #[must_use]
+    pub fn present(&self, may_sign: impl Fn(&TokenKey) -> bool) -> Option<(KeyId, Timestamp)> {
+        let keys = self.keys.load();
+        let key = keys.values().rev().find(|key| may_sign(key))?;
+        Some((key.id, key.not_after))
     }
 
     /// The token that was recorded: the same bytes every time. Refuses from the end of the key on.
     pub fn sign(&self, minted: &Recorded<Minted>, now: Timestamp) -> Result<Token, SignerError> {
         let Minted { claims, record } = &**minted;
-        let key = self.keys.get(&claims.key).ok_or(SignerError::NoSuchKey(claims.key))?;
+        let keys = self.keys.load();
+        let key = keys.get(&claims.key).ok_or(SignerError::NoSuchKey(claims.key))?;
         if now >= key.not_after {
             return Err(SignerError::Ended(key.id));
         }

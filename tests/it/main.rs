@@ -18,6 +18,7 @@ mod door;
 mod edges;
 mod host;
 mod identities;
+mod keys;
 mod parties;
 mod path;
 mod record;

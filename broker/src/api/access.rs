@@ -79,14 +79,14 @@ impl AccessService for Access {
         let (held, id) = parse::exchange(request.into_inner()).map_err(|e| status::invalid(&e))?;
         let (state, grant) = self.prove(&caller, &held, method!("Exchange")).await?;
         let holder_key = state.case(&grant).ok_or_else(lost)?.request.holder_key;
-        let signing_key = broker.signer.present(broker.now(&state));
-        let signing_key = signing_key.ok_or_else(|| status::denial(&Denial::NotReady))?;
-        let exchange = Exchange { request: held.request, id, holder_key, signing_key };
         let state = broker
             .submit_judged(&caller, None, |state, bundle, now| {
                 let case = state.case(&grant).ok_or_else(lost)?;
                 let verdict = judge(bundle, state, case, now)?;
-                Ok(Command::Exchange(exchange.clone(), verdict))
+                let signing_key = broker.signing_key(state);
+                let signing_key = signing_key.ok_or_else(|| status::denial(&Denial::NotReady))?;
+                let exchange = Exchange { request: held.request, id, holder_key, signing_key };
+                Ok(Command::Exchange(exchange, verdict))
             })
             .await?;
         let now = broker.now(&state);

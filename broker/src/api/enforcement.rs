@@ -123,10 +123,10 @@ pub(super) fn status(
     let state = broker.sequencer.state();
     let now = broker.clock.now();
     let tally = state.tally_all(now);
-    let signing = broker.signer.present(now).map(|(key, _)| key);
+    let signing = broker.signing_key(&state).map(|(key, _)| key);
     let keys = state.keys.iter().map(|(key, listed)| v1::KeyStatus {
         key: key.0,
-        signing: signing == Some(*key) && listed.signs(now),
+        signing: signing == Some(*key),
         not_after_ms: render::ms(listed.not_after),
     });
     let standings = broker.hub.instances.standings(broker.hub.uptime());

@@ -12,6 +12,7 @@ use dayfly_verifier::feed::SignedHead;
 use dayfly_verifier::id::{InstanceId, TokenId, UseId};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::trust::Signed;
 use futures_util::stream::BoxStream;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
@@ -66,10 +67,11 @@ impl GatewayService for Gateway {
         request: Request<v1::GetTrustRequest>,
     ) -> Result<Response<v1::GetTrustResponse>, Status> {
         let v1::GetTrustRequest {} = request.into_inner();
-        let trust = self.broker.trust.load();
+        let trust = self.broker.hub.trust();
+        let Signed { statement, signature } = trust.signed();
         Ok(Response::new(v1::GetTrustResponse {
-            statement: Bytes::copy_from_slice(&trust.statement),
-            signature: Bytes::copy_from_slice(&trust.signature),
+            statement: Bytes::copy_from_slice(statement),
+            signature: Bytes::copy_from_slice(signature),
         }))
     }
 
@@ -142,6 +144,7 @@ pub(crate) fn parse(
         challenge,
         snapshot,
         min_staleness_ms,
+        trust_version,
     } = subscribe;
     let instance: InstanceId = instance.parse()?;
     if !(1_000..=60_000).contains(&max_staleness_ms) {
@@ -163,5 +166,5 @@ pub(crate) fn parse(
     };
     let last = last.map(signed).transpose()?;
     let terms = Terms { gateway, instance, min_staleness, max_staleness, best_effort };
-    Ok((terms, Asked { last, snapshot, challenge }))
+    Ok((terms, Asked { last, snapshot, challenge, trust_version }))
 }

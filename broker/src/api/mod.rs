@@ -12,6 +12,7 @@ pub mod status;
 mod apply;
 pub mod ask;
 mod enforcement;
+pub mod keys;
 mod watch;
 
 pub mod access;
@@ -21,13 +22,13 @@ pub mod gateway;
 pub mod identity;
 pub mod operator;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use dayfly_verifier::id::BundleDigest;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock, Timestamp};
-use dayfly_verifier::trust::Signed;
 use tonic::Status;
 
 use crate::authority::Authority;
@@ -66,8 +67,10 @@ pub struct Broker {
     pub bundles: LoadedBundle,
     /// Tells gateways what is taken back.
     pub hub: Arc<Hub>,
-    /// The keys that gateways believe, as the trust root signed them.
-    pub trust: ArcSwap<Signed>,
+    /// The directory where new statements of the trust root are found.
+    pub dir: PathBuf,
+    /// The directory where new keys are found.
+    pub keys: PathBuf,
 }
 
 /// Why a bundle cannot be asked.

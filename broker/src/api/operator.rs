@@ -7,7 +7,7 @@ use dayfly_proto::v1::operator_service_server::OperatorService;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{Broker, apply, enforcement, identity, parse, render, status};
+use super::{Broker, apply, enforcement, identity, keys, parse, render, status};
 use crate::caller::caller_of;
 use crate::core::command::Command;
 use crate::core::event::IdentityChange;
@@ -60,6 +60,22 @@ impl OperatorService for Operator {
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
         enforcement::status(&self.0, request.into_inner()).map(Response::new)
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+        let v1::ListKeysRequest {} = request.into_inner();
+        Ok(Response::new(keys::list(&self.0)))
+    }
+
+    async fn retire_key(
+        &self,
+        request: Request<v1::RetireKeyRequest>,
+    ) -> Result<Response<v1::RetireKeyResponse>, Status> {
+        let caller = caller_of(&request)?;
+        keys::retire(&self.0, caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn create_join(

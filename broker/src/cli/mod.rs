@@ -13,6 +13,7 @@ pub mod dev;
 pub mod exit;
 pub mod history;
 pub mod host;
+pub mod keys;
 pub mod operate;
 pub mod pending;
 pub mod policy;
@@ -81,6 +82,7 @@ enum Verb {
     Policy(policy::Policy),
     Grants(operate::Grants),
     Revoke(revoke::Revoke),
+    Keys(keys::Keys),
     Status(operate::ShowStatus),
     Audit(audit::Audit),
     History(history::History),
@@ -132,6 +134,7 @@ fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
         Verb::Policy(verb) => verb.run(context),
         Verb::Grants(verb) => verb.run(context),
         Verb::Revoke(verb) => verb.run(context),
+        Verb::Keys(verb) => verb.run(context),
         Verb::Status(verb) => verb.run(context),
         Verb::Audit(verb) => verb.run(context),
         Verb::History(verb) => verb.run(context),

@@ -174,7 +174,7 @@ fn status_json(status: &v1::GetStatusResponse) -> Json {
     })
 }
 
-fn time(ms: i64) -> String {
+pub(super) fn time(ms: i64) -> String {
     let at = u64::try_from(ms).ok().and_then(|ms| Timestamp::from_ms(ms).ok());
     at.map(|at| at.to_string()).unwrap_or_default()
 }

@@ -49,25 +49,8 @@ pub struct Revoke {
 impl Revoke {
     /// Runs the verb.
     pub fn run(self, context: &Context) -> Result<(), Refused> {
-        block_on(async move {
-            let wait = self.wait;
-            let mut client = context.operator().await?;
-            let started = SystemClock.uptime();
-            let revoked = client.revoke(self.request()).await.map_err(|e| context.status(e))?;
-            let v1::RevokeResponse { head, ended_grants } = revoked.into_inner();
-            let seq = head.map_or(0, |head| head.seq);
-            let console = context.console;
-            if !wait {
-                console.result(
-                    || ended(&ended_grants, seq),
-                    || json!({ "seq": seq, "ended_grants": ended_grants }),
-                );
-                return Ok(());
-            }
-            console.progress(&ended(&ended_grants, seq));
-            let last = watch(context, &mut client, seq, started).await?;
-            finish(&console, &last, seq, &ended_grants, started)
-        })
+        let wait = self.wait;
+        block_on(take_back(context, self.request(), wait))
     }
 
     fn request(self) -> v1::RevokeRequest {
@@ -80,9 +63,33 @@ impl Revoke {
     }
 }
 
+/// Takes back, and waits until that holds everywhere if it is to.
+pub(super) async fn take_back(
+    context: &Context,
+    request: v1::RevokeRequest,
+    wait: bool,
+) -> Result<(), Refused> {
+    let mut client = context.operator().await?;
+    let started = SystemClock.uptime();
+    let revoked = client.revoke(request).await.map_err(|e| context.status(e))?;
+    let v1::RevokeResponse { head, ended_grants } = revoked.into_inner();
+    let seq = head.map_or(0, |head| head.seq);
+    let console = context.console;
+    if !wait {
+        console.result(
+            || ended(&ended_grants, seq),
+            || json!({ "seq": seq, "ended_grants": ended_grants }),
+        );
+        return Ok(());
+    }
+    console.progress(&ended(&ended_grants, seq));
+    let last = watch(context, &mut client, seq, started).await?;
+    finish(&console, &last, seq, &ended_grants, started)
+}
+
 fn ended(grants: &[String], seq: u64) -> String {
     let count = match grants {
-        [] => "nothing live was touched".to_owned(),
+        [] => "no live grant ended".to_owned(),
         [one] => format!("ended grant {one}"),
         many => format!("ended {} grants: {}", many.len(), many.join(", ")),
     };

@@ -65,7 +65,8 @@ pub enum Command {
     Revoke(Target, Option<TextDigest>),
     /// Put a policy bundle into force.
     Apply(Application),
-    /// List a token-signing key.
+    /// List a token-signing key of this broker's, which the trust root has listed: its signature
+    /// has been verified. The broker itself asks for it.
     AddKey {
         /// Its number.
         key: KeyId,
@@ -74,6 +75,8 @@ pub enum Command {
         /// Its end.
         not_after: Timestamp,
     },
+    /// Let a token-signing key sign nothing more. What it signed lives out.
+    RetireKey(KeyId),
 }
 
 impl Command {
@@ -95,7 +98,8 @@ impl Command {
             | Self::Report(..)
             | Self::Apply(..)
             | Self::Identity(_, IdentityChange::Invited | IdentityChange::Joined { .. })
-            | Self::AddKey { .. } => false,
+            | Self::AddKey { .. }
+            | Self::RetireKey(_) => false,
         }
     }
 }

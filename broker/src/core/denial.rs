@@ -7,8 +7,8 @@ use super::verdict::Refusal;
 /// A refusal. Where several apply, the first in this order is given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    /// The log is not open yet, or no bundle is in force.
-    #[error("the broker has no policy bundle in force")]
+    /// The log is not open yet, no bundle is in force, or no key may sign.
+    #[error("the broker has no policy bundle in force, or no key that may sign")]
     NotReady,
     /// The caller's role does not allow the command.
     #[error("this caller may not do this")]

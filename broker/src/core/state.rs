@@ -60,6 +60,8 @@ pub struct SigningKey {
     pub public: HolderKey,
     /// Its end.
     pub not_after: Timestamp,
+    /// Whether a token was signed with it before: every gateway has come to know it.
+    pub used: bool,
     /// Whether it signs nothing any more.
     pub retired: bool,
     /// Whether it was revoked, and with it all that it signed or would sign, for good: gateways
@@ -187,6 +189,10 @@ impl State {
                 }
                 self.change(&claims.grant, event)?;
                 self.index.add_token(id, claims.grant);
+                // An unused key is written down once: the map is not touched for each token.
+                if let Some(key) = self.keys.get_mut(&claims.key).filter(|key| !key.used) {
+                    key.used = true;
+                }
             }
             Event::ExchangeAnswered { grant, exchange, .. } => {
                 let case = self.cases.get(grant).ok_or("there is no such case")?;
@@ -294,8 +300,10 @@ impl State {
 }
 
 impl SigningKey {
-    const fn new(public: HolderKey, not_after: Timestamp) -> Self {
-        Self { public, not_after, retired: false, revoked: false }
+    /// A key as it is listed.
+    #[must_use]
+    pub const fn new(public: HolderKey, not_after: Timestamp) -> Self {
+        Self { public, not_after, used: false, retired: false, revoked: false }
     }
 
     /// Whether it may sign at `now`.

@@ -5,7 +5,6 @@
 //! is cast only after the journal confirmed its head, with the time from before asking; while the
 //! journal does not answer there are none, and gateways come to refuse by themselves.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,13 +15,14 @@ use dayfly_proto::v1::follow_response::Message;
 use dayfly_proto::v1::{Delta, FollowResponse, SignedHead, Snapshot};
 use dayfly_verifier::feed::{self as format, snapshot_digest};
 use dayfly_verifier::id::{FeedId, KeyId, Seq};
+use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::time::{Clock, Timestamp};
-use dayfly_verifier::trust::{ListedKey, Statement};
-use ed25519_dalek::VerifyingKey;
+use dayfly_verifier::trust::{Signed, Statement, Untrusted};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::instances::Instances;
+use super::trust::Trust;
 use crate::core::event::Head;
 use crate::core::feed::Feed;
 use crate::core::state::State;
@@ -42,8 +42,8 @@ const PART_BYTES: usize = 1024 * 1024;
 /// The feed of this broker.
 pub struct Hub {
     feed: FeedId,
-    /// The keys that sign heads of it: this broker's and others'.
-    feed_keys: BTreeMap<KeyId, VerifyingKey>,
+    /// The keys that gateways believe.
+    trust: ArcSwap<Trust>,
     key: NumberedKey,
     sequencer: Sequencer,
     journal: Arc<dyn Journal>,
@@ -53,6 +53,8 @@ pub struct Hub {
     /// How many rounds of confirming have begun.
     rounds: AtomicU64,
     wanted: Notify,
+    /// Until when instances that followed an earlier process may not know the keys that came since.
+    unaware_until: Duration,
     /// Until when instances that followed an earlier process may go on by themselves.
     unseen_until: Duration,
     /// Who follows.
@@ -104,15 +106,13 @@ impl Hub {
     /// The feed that `trust` names, as `sequencer` publishes it, signed with `key`.
     #[must_use]
     pub fn new(
-        trust: &Statement,
+        trust: Trust,
         key: NumberedKey,
         sequencer: Sequencer,
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        let feed = trust.feed;
-        let ready = |(id, key): (&KeyId, &ListedKey)| Some((*id, key.public.verifying_key()?));
-        let feed_keys = trust.feed_keys.iter().filter_map(ready).collect();
+        let feed = trust.statement().feed;
         let state = sequencer.state();
         // The time of the last entry: nothing has been confirmed yet.
         let tip = Tip::new(feed, &key, &state, state.time);
@@ -121,9 +121,12 @@ impl Hub {
         let quiet = state.open(now).next().is_none() && state.feed.in_force(now).next().is_none();
         let span = if quiet { Duration::ZERO } else { MAX_STALENESS };
         let unseen_until = clock.uptime().saturating_add(span);
+        let used = state.keys.values().any(|key| key.used);
+        let span = if used { MAX_STALENESS } else { Duration::ZERO };
+        let unaware_until = clock.uptime().saturating_add(span);
         Arc::new(Self {
             feed,
-            feed_keys,
+            trust: ArcSwap::from_pointee(trust),
             key,
             sequencer,
             journal,
@@ -132,6 +135,7 @@ impl Hub {
             tip: ArcSwap::from_pointee(tip),
             rounds: AtomicU64::new(0),
             wanted: Notify::new(),
+            unaware_until,
             unseen_until,
             instances: Instances::default(),
         })
@@ -195,9 +199,52 @@ impl Hub {
         self.wanted.notify_one();
     }
 
+    /// The keys that gateways believe.
+    #[must_use]
+    pub fn trust(&self) -> Arc<Trust> {
+        self.trust.load_full()
+    }
+
+    /// Takes a statement that was verified; `false` for the one that is there. Heartbeats tell the
+    /// gateways that there is another. Refuses one that does not follow, or is of another feed.
+    pub fn take_trust(&self, signed: Signed, statement: Statement) -> Result<bool, Untrusted> {
+        let before = self.trust();
+        if statement == *before.statement() {
+            return Ok(false);
+        }
+        if statement.feed != self.feed {
+            let other = Invalid::new("feed", "must be the one that this broker tells");
+            return Err(Untrusted::Malformed(other));
+        }
+        let next = before.next(signed, statement, self.uptime())?;
+        self.trust.store(Arc::new(next));
+        self.want_beat();
+        Ok(true)
+    }
+
+    /// How many of the instances that could refuse a token by `key` for not knowing it know it,
+    /// and how many there are.
+    #[must_use]
+    pub fn known_by(&self, key: KeyId) -> (usize, usize) {
+        let since = self.trust().since(key).unwrap_or(u64::MAX);
+        self.instances.trusting(since, self.uptime())
+    }
+
+    /// Whether a token by `key` can meet no instance any more that does not know the key: each has
+    /// acknowledged a statement that lists it, or refuses everything by now. Those that followed
+    /// an earlier process are waited for, too, once any key was used.
+    #[must_use]
+    pub fn is_known_everywhere(&self, key: KeyId) -> bool {
+        let (known, all) = self.known_by(key);
+        let listed = self.trust().since(key).is_some();
+        listed && known == all && self.uptime() >= self.unaware_until
+    }
+
     /// A head of this feed that one of its keys signed.
     pub(super) fn believes(&self, signed: &format::SignedHead) -> Option<format::Head> {
-        let head = signed.verify(|key| self.feed_keys.get(&key).copied())?;
+        let trust = self.trust();
+        let listed = |key| trust.statement().feed_keys.get(&key)?.public.verifying_key();
+        let head = signed.verify(listed)?;
         (head.feed == self.feed).then_some(head)
     }
 

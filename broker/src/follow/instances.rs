@@ -62,6 +62,8 @@ struct Follows {
     /// The highest place that was sent.
     sent: Seq,
     enforced: Seq,
+    /// The version of the trust statement that it believes.
+    trusts: u64,
     /// When it was last heard.
     heard: Duration,
     /// When the last challenge came in that was echoed: it counts its freshness from an earlier
@@ -144,6 +146,7 @@ impl Instances {
         let follows = Follows {
             sent: Seq(0),
             enforced: Seq(0),
+            trusts: 0,
             heard: uptime,
             echoed,
             challenges: VecDeque::new(),
@@ -178,6 +181,22 @@ impl Instances {
         prune(&mut all, uptime);
         let all = all.values().flat_map(BTreeMap::values);
         all.map(|instance| instance.standing(uptime)).collect()
+    }
+
+    /// How many of those that may allow something at `uptime` believe a trust statement of
+    /// `version` or later, and how many there are.
+    #[must_use]
+    pub fn trusting(&self, version: u64, uptime: Duration) -> (usize, usize) {
+        let all = lock(&self.all);
+        let (mut trusting, mut count) = (0_usize, 0_usize);
+        for instance in all.values().flat_map(BTreeMap::values) {
+            let Standing { connected, refuses_in, .. } = instance.standing(uptime);
+            if connected || refuses_in.is_some() {
+                count = count.saturating_add(1);
+                trusting = trusting.saturating_add(usize::from(instance.trust() >= version));
+            }
+        }
+        (trusting, count)
     }
 
     /// Waits for what stands at `seq` to hold at all of them.
@@ -264,6 +283,18 @@ impl Instance {
             self.news.send_replace(());
         }
         true
+    }
+
+    /// It says that it believes the trust statement of this version.
+    pub fn trusts(&self, version: u64) {
+        let mut follows = lock(&self.follows);
+        follows.trusts = follows.trusts.max(version);
+    }
+
+    /// The version of the trust statement that it believes.
+    #[must_use]
+    pub fn trust(&self) -> u64 {
+        lock(&self.follows).trusts
     }
 
     /// Its challenge came in at `uptime`, when the rounds of confirming up to `round` had begun.

@@ -4,6 +4,7 @@ pub mod feed;
 pub mod instances;
 pub mod seen;
 pub mod stream;
+pub mod trust;
 
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,8 @@ pub struct Asked {
     pub snapshot: bool,
     /// The first challenge, or nothing.
     pub challenge: Bytes,
+    /// The version of the trust statement that the gateway believes.
+    pub trust_version: u64,
 }
 
 /// The stream down to an instance that follows on `terms`, from the head that it has on if that is
@@ -46,12 +48,13 @@ pub async fn follow(
     asked: Asked,
     requests: impl Stream<Item = Result<FollowRequest, Status>> + Send + Unpin + 'static,
 ) -> Result<BoxStream<'static, Result<FollowResponse, Status>>, NotTold> {
-    let Asked { last, snapshot, challenge } = asked;
+    let Asked { last, snapshot, challenge, trust_version } = asked;
     if let Some(seen) = &last {
         hub.has(seen).await.inspect_err(|error| refused(&terms, error))?;
     }
     let last = last.filter(|_| !snapshot).and_then(|last| Head::from_bytes(&last.head));
     let instance = hub.instances.join(terms, hub.uptime())?;
+    instance.trusts(trust_version);
     let line = Arc::new(Line { hub, instance, shutdown });
     let follower = Follower::new(Arc::clone(&line), last.as_ref());
     line.hear(challenge);
@@ -109,7 +112,8 @@ impl Line {
                 () = self.instance.left() => return,
             };
             let Some(Ok(FollowRequest { message: Some(Up::Ack(ack)) })) = request else { break };
-            let Ack { seq, challenge } = ack;
+            let Ack { seq, challenge, trust_version } = ack;
+            self.instance.trusts(trust_version);
             let sent = self.instance.acknowledged(Seq(seq), self.hub.uptime());
             if !sent || !is_challenge(&challenge) {
                 break;
@@ -191,10 +195,17 @@ impl Follower {
                 if !due || *seq < self.told {
                     return Some(None);
                 }
+                // Who does not take up the keys is not kept fresh: no key could be used for it.
+                let (trust, bound) = (hub.trust(), instance.terms.max_staleness);
+                if trust.is_overdue(instance.trust(), bound, uptime) {
+                    instance.leave(uptime);
+                    return None;
+                }
                 (self.last_beat, self.told) = (Some(uptime), *seq);
                 instance.sends(*seq);
                 let challenge = instance.echo(*round).unwrap_or_default();
-                let beat = Heartbeat { head: Some(head.clone()), challenge };
+                let trust_version = trust.statement().version;
+                let beat = Heartbeat { head: Some(head.clone()), challenge, trust_version };
                 Some(Some(FollowResponse { message: Some(Down::Heartbeat(beat)) }))
             }
             Cast::Over => None,

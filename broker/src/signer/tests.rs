@@ -29,14 +29,31 @@ fn a_key_that_ended_or_is_not_there_signs_nothing() {
     assert!(matches!(ended, Err(SignerError::Ended(KeyId(1)))));
     let absent = signer.sign(&minted(2), samples::time(0));
     assert!(matches!(absent, Err(SignerError::NoSuchKey(KeyId(2)))));
-    assert_eq!(signer.present(samples::time(1_000)), None);
+    assert_eq!(signer.present(|_| false), None);
 }
 
 #[test]
-fn the_newest_key_that_has_not_ended_is_the_present_one() {
-    let signer = Signer::new([key(1, 9_000), key(2, 2_000), key(3, 1_000)]);
-    let present = |ms| signer.present(samples::time(ms)).map(|(id, _)| id.0);
-    assert_eq!([present(0), present(1_000), present(2_000)], [Some(3), Some(2), Some(1)]);
+fn the_newest_key_that_may_sign_is_the_present_one() {
+    let signer = Signer::new([key(1, 9_000), key(2, 2_000)]);
+    signer.add(key(3, 1_000));
+    let present = |refused: &[u32]| {
+        let may = |key: &TokenKey| !refused.contains(&key.id().0);
+        signer.present(may).map(|(id, end)| (id.0, end))
+    };
+    assert_eq!(present(&[]), Some((3, samples::time(1_000))));
+    assert_eq!(present(&[3]), Some((2, samples::time(2_000))));
+    assert_eq!(present(&[3, 2]), Some((1, samples::time(9_000))));
+    assert_eq!(present(&[1, 2, 3]), None);
+}
+
+#[test]
+fn the_first_key_of_a_number_stays() {
+    let signer = Signer::new([key(1, 1_000_000)]);
+    let bytes = || signer.sign(&minted(1), samples::time(0)).unwrap().expose().to_owned();
+    let before = bytes();
+    let other = Zeroizing::new([9; 64]);
+    signer.add(TokenKey::generate(KeyId(1), samples::time(1_000_000), &other).unwrap());
+    assert_eq!(bytes(), before);
 }
 
 #[test]

@@ -120,7 +120,7 @@ async fn follow(session: Arc<Session>, verified: mpsc::Sender<Instant>) -> anyho
         let signed = SignedHead { head: head.head.to_vec(), signature };
         let head = signed.verify(|_| Some(key)).ok_or_else(|| anyhow::anyhow!("unsigned"))?;
         verified.send(Instant::now()).await?;
-        let ack = Up::Ack(Ack { seq: head.seq.0, challenge: Bytes::new() });
+        let ack = Up::Ack(Ack { seq: head.seq.0, challenge: Bytes::new(), trust_version: 0 });
         acks.send(FollowRequest { message: Some(ack) }).await?;
     }
     Ok(())

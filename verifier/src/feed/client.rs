@@ -68,6 +68,9 @@ pub struct Client {
     trust_first: bool,
 }
 
+/// The way up to the broker.
+type Acks = mpsc::Sender<FollowRequest>;
+
 /// A trust statement that is asked for, when it arrives.
 type Asked = Pin<Box<dyn Future<Output = Result<Signed, Left>> + Send>>;
 
@@ -226,7 +229,11 @@ impl Client {
                     let message = message.map_err(|_| Left::Silent)??.ok_or(Left::Over)?;
                     let before = self.follower.fresh_until();
                     let held = self.follower.holds();
+                    let offered = offered_trust(&message);
                     self.take(message, &acks).await?;
+                    if offered > self.follower.mark().trust {
+                        asking.get_or_insert_with(|| ask_trust(broker.clone()));
+                    }
                     let refreshed = self.follower.fresh_until() > before;
                     self.refreshed |= refreshed;
                     // Once everything is held, messages alone do not count as being heard.
@@ -237,7 +244,9 @@ impl Client {
                 answer = answered(&mut asking) => {
                     asking = None;
                     match answer {
-                        Ok(signed) => self.trust(&signed)?,
+                        Ok(signed) => if self.trust(&signed)? {
+                            self.acknowledge(&acks, bytes::Bytes::new()).await?;
+                        },
                         // The feed says by itself whether the broker is there.
                         Err(left) => tracing::info!(reason = %left, "the keys were not told"),
                     }
@@ -251,6 +260,7 @@ impl Client {
 
     fn subscribe(&mut self) -> Result<Subscribe, Left> {
         let wants = self.follower.subscribe();
+        let trust_version = self.follower.mark().trust;
         let profile = &self.config.profile;
         Ok(Subscribe {
             instance: self.config.instance.to_string(),
@@ -260,14 +270,11 @@ impl Client {
             last: wants.last.map(head_to_wire),
             snapshot: wants.snapshot,
             challenge: self.challenge()?,
+            trust_version,
         })
     }
 
-    async fn take(
-        &mut self,
-        message: FollowResponse,
-        acks: &mpsc::Sender<FollowRequest>,
-    ) -> Result<(), Left> {
+    async fn take(&mut self, message: FollowResponse, acks: &Acks) -> Result<(), Left> {
         let message = message_from_wire(message).ok_or(Left::Unreadable)?;
         let (now, uptime) = (self.clock.now(), self.clock.uptime());
         let adopted = self.follower.receive(&message, now, uptime);
@@ -279,7 +286,12 @@ impl Client {
             Message::Heartbeat(..) => self.challenge()?,
             Message::Snapshot(..) | Message::Delta(..) => bytes::Bytes::new(),
         };
-        send(acks, Up::Ack(Ack { seq: self.follower.enforced().0, challenge })).await
+        self.acknowledge(acks, challenge).await
+    }
+
+    async fn acknowledge(&self, acks: &Acks, challenge: bytes::Bytes) -> Result<(), Left> {
+        let (seq, trust_version) = (self.follower.enforced().0, self.follower.mark().trust);
+        send(acks, Up::Ack(Ack { seq, challenge, trust_version })).await
     }
 
     /// Puts into force what is believed now, and has the mark written. When it returns, handles
@@ -293,7 +305,8 @@ impl Client {
         }
     }
 
-    fn trust(&mut self, signed: &Signed) -> Result<(), Left> {
+    /// Believes a statement. `true` if it is another than before.
+    fn trust(&mut self, signed: &Signed) -> Result<bool, Left> {
         let held = self.follower.holds();
         let news = self.follower.trust(signed)?;
         self.trust_first = false;
@@ -301,7 +314,7 @@ impl Client {
             self.publish();
         }
         // It holds nothing of the epoch that it is to follow now.
-        if held && !self.follower.holds() { Err(Left::OtherEpoch) } else { Ok(()) }
+        if held && !self.follower.holds() { Err(Left::OtherEpoch) } else { Ok(news) }
     }
 
     /// Another epoch than that of the mark is entered only once the disk knows of it.
@@ -339,9 +352,14 @@ async fn answered(asking: &mut Option<Asked>) -> Result<Signed, Left> {
     }
 }
 
-async fn send(acks: &mpsc::Sender<FollowRequest>, message: Up) -> Result<(), Left> {
+async fn send(acks: &Acks, message: Up) -> Result<(), Left> {
     let request = FollowRequest { message: Some(message) };
     timeout(ANSWER, acks.send(request)).await.map_err(|_| Left::Silent)?.map_err(|_| Left::Over)
+}
+
+/// The version of the trust statement that a heartbeat says the broker has.
+const fn offered_trust(message: &FollowResponse) -> u64 {
+    if let Some(Down::Heartbeat(beat)) = &message.message { beat.trust_version } else { 0 }
 }
 
 fn message_from_wire(response: FollowResponse) -> Option<Message<bytes::Bytes>> {
@@ -352,7 +370,7 @@ fn message_from_wire(response: FollowResponse) -> Option<Message<bytes::Bytes>> 
         Down::Delta(v1::Delta { entries, head }) => {
             Message::Delta(entries, head_from_wire(head?).ok()?)
         }
-        Down::Heartbeat(v1::Heartbeat { head, challenge }) => {
+        Down::Heartbeat(v1::Heartbeat { head, challenge, trust_version: _ }) => {
             Message::Heartbeat(head_from_wire(head?).ok()?, challenge.to_vec())
         }
     })

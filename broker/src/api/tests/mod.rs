@@ -2,6 +2,7 @@
 //! that a listener would have authenticated.
 
 mod access;
+mod keys;
 mod limits;
 mod operator;
 mod parse;

@@ -12,10 +12,11 @@ use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::revocation_target::Target;
 use dayfly_proto::v1::{
     ApplyBundleRequest, ApplyBundleResponse, ApproveRequest, BundleFile, GetRequestRequest,
-    RevocationTarget, RevokeRequest, SignedDecision, TailRequest, TailResponse,
+    ListKeysRequest, RetireKeyRequest, RevocationTarget, RevokeRequest, SignedDecision,
+    TailRequest, TailResponse, TokenKey,
 };
 use dayfly_verifier::dossier::{DECISION_NAMESPACE, Salt};
-use dayfly_verifier::id::{GrantId, PersonId};
+use dayfly_verifier::id::{GrantId, KeyId, PersonId};
 use dayfly_verifier::request::{Answer, Narrowing};
 use dayfly_verifier::time::{Clock as _, SystemClock};
 
@@ -89,6 +90,19 @@ impl Operator {
         let request = ApplyBundleRequest { files, signatures: Vec::new(), dry_run: false };
         let mut broker = OperatorServiceClient::new(self.0.channel());
         Ok(broker.apply_bundle(request).await?.into_inner())
+    }
+
+    /// How the token keys stand.
+    pub(super) async fn keys(&self) -> anyhow::Result<Vec<TokenKey>> {
+        let mut broker = OperatorServiceClient::new(self.0.channel());
+        Ok(broker.list_keys(ListKeysRequest {}).await?.into_inner().keys)
+    }
+
+    /// Lets a token key sign nothing more.
+    pub(super) async fn retire(&self, key: KeyId) -> anyhow::Result<()> {
+        let mut broker = OperatorServiceClient::new(self.0.channel());
+        broker.retire_key(RetireKeyRequest { key: key.0 }).await?;
+        Ok(())
     }
 
     /// The whole record, with the head behind each entry.

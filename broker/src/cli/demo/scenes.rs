@@ -3,6 +3,7 @@
 
 mod asking;
 mod ending;
+mod keys;
 mod record;
 
 use std::collections::BTreeSet;
@@ -60,6 +61,7 @@ pub(super) async fn play(mut story: Story) -> anyhow::Result<()> {
     asking::misuse(&mut story, &cast, &shopper, &held).await?;
     asking::unanswered(&mut story, &cast).await?;
     ending::complete(&mut story, &cast, &ticket, &shopper, &held).await?;
+    keys::rotate(&mut story, &mut cast, &stage).await?;
     ending::revoke(&mut story, &mut cast).await?;
     ending::tighten(&mut story, &mut cast, &stage).await?;
     ending::cut(&mut story, &cast).await?;

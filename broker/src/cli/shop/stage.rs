@@ -11,15 +11,18 @@ use dayfly_agent::join::join;
 use dayfly_agent::session::{OpenError, Session};
 use dayfly_agent::sign::Signer;
 use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::KeyId;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::SystemClock;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use tokio::task::JoinHandle;
 
 use super::draw;
+use crate::cli::keys;
 use crate::config::{Config, Listen};
 use crate::found::{self, Founding};
 use crate::invite;
+use crate::keys::NumberedKey;
 use crate::policy::files::BundleFiles;
 use crate::random::SystemRandom;
 use crate::serve::{Host, Listeners, Opened, ServeError};
@@ -187,6 +190,12 @@ impl Stage {
                 tracing::warn!(path, %error, "cannot join anew; trying again");
             }
         }
+    }
+
+    /// Makes another token key, and has the trust root list it.
+    pub(in crate::cli) fn rotate(&self) -> anyhow::Result<KeyId> {
+        let root = NumberedKey::read(&self.config.dir.join(found::TRUST_ROOT))?;
+        Ok(keys::rotate(&self.config, &root, 1)?)
     }
 
     /// The key with which a person signs.

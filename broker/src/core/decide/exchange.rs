@@ -112,10 +112,14 @@ fn claims(
     })
 }
 
-/// The key that would sign and its end, if the log lists it so.
+/// The key that would sign and its end, if the log lists it so. One that was taken away by now is
+/// to be chosen anew.
 fn signing_key(asked: &Asked<'_>, exchange: &Exchange) -> Result<(KeyId, Timestamp), Denial> {
     let (id, not_after) = exchange.signing_key;
     let key = asked.state.keys.get(&id).ok_or(Denial::NotReady)?;
+    if key.retired || key.revoked {
+        return Err(Denial::Reevaluate);
+    }
     let good = key.signs(asked.now) && key.not_after == not_after;
     if good { Ok((id, not_after)) } else { Err(Denial::NotReady) }
 }

@@ -64,6 +64,7 @@ pub fn decide(
         Command::AddKey { key, public, not_after } => {
             operate::add_key(&asked, *key, *public, *not_after)
         }
+        Command::RetireKey(key) => operate::retire_key(&asked, *key),
     }
 }
 

@@ -6,7 +6,7 @@ use dayfly_verifier::time::Timestamp;
 
 use super::{Asked, Decided, invalid};
 use crate::core::denial::Denial;
-use crate::core::event::{Event, Target};
+use crate::core::event::{Actor, Event, Target};
 
 pub(super) fn revoke(asked: &Asked<'_>, target: &Target, reason: Option<TextDigest>) -> Decided {
     let actor = asked.operator()?;
@@ -38,7 +38,7 @@ pub(super) fn add_key(
     public: HolderKey,
     not_after: Timestamp,
 ) -> Decided {
-    let actor = asked.operator()?;
+    let actor = Actor::Broker(asked.caller.clone());
     if let Some(listed) = asked.state.keys.get(&key) {
         let same = listed.public == public && listed.not_after == not_after;
         return if same { Ok((actor, Vec::new())) } else { Err(Denial::IdReused) };
@@ -47,4 +47,19 @@ pub(super) fn add_key(
         return Err(invalid("not_after", "must lie ahead"));
     }
     Ok((actor, vec![Event::KeyAdded { key, public, not_after }]))
+}
+
+/// The last key that signs is not retired: to have none is not what rotating is for, and to end
+/// what a stolen key signs is to revoke it.
+pub(super) fn retire_key(asked: &Asked<'_>, key: KeyId) -> Decided {
+    let actor = asked.operator()?;
+    let listed = asked.state.keys.get(&key).ok_or(Denial::NotFound)?;
+    if !listed.signs(asked.now) {
+        return Ok((actor, Vec::new()));
+    }
+    let mut others = asked.state.keys.iter().filter(|(other, _)| **other != key);
+    if !others.any(|(_, other)| other.used && other.signs(asked.now)) {
+        return Err(invalid("key", "must not be the only one in use; rotate first"));
+    }
+    Ok((actor, vec![Event::KeyRetired { key }]))
 }

@@ -262,7 +262,7 @@ fn a19_a_revoked_token_or_key_ends_its_tokens_and_not_the_grant() {
     assert_eq!(world.exchange(&exchange), Err(Denial::Revoked));
     // It signs nothing any more: gateways would take nothing by it.
     let exchange = world.exchanging(&filing);
-    assert_eq!(world.exchange(&exchange), Err(Denial::NotReady));
+    assert_eq!(world.exchange(&exchange), Err(Denial::Reevaluate));
     assert!(!world.state.keys[&KEY].signs(world.now));
     assert!(matches!(world.state.case(&grant).unwrap().standing(world.now), Standing::Granted(_)));
 }

@@ -248,7 +248,7 @@ fn a_key_that_is_not_listed_so_signs_nothing() {
     assert_eq!(world.exchange(&exchange), Err(Denial::NotReady));
     world.record(crate::core::event::Actor::Host, [Event::KeyRetired { key: KEY }]);
     let exchange = world.exchanging(&filing);
-    assert_eq!(world.exchange(&exchange), Err(Denial::NotReady));
+    assert_eq!(world.exchange(&exchange), Err(Denial::Reevaluate));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod cuts;
 mod instances;
+mod keys;
 mod seen;
 mod stream;
 mod world;

@@ -1,7 +1,6 @@
 //! What a gateway has seen, a broker's log must have; and a broker that keeps nothing fresh is
 //! left.
 
-use bytes::Bytes;
 use dayfly_verifier::feed::SignedHead;
 use dayfly_verifier::feed::Store;
 use futures_util::stream::{StreamExt as _, pending};
@@ -23,7 +22,7 @@ async fn subscribed(world: &World, last: SignedHead) -> Result<(), Status> {
         max_staleness: Duration::from_secs(5),
         best_effort: false,
     };
-    let asked = Asked { last: Some(last), snapshot: true, challenge: Bytes::new() };
+    let asked = Asked { last: Some(last), snapshot: true, ..Asked::default() };
     let stream = follow(world.hub.clone(), Shutdown::new(), terms, asked, pending()).await;
     stream?.next().await.unwrap().map(|_| ())
 }

@@ -48,7 +48,9 @@ async fn who_does_not_read_is_cut_and_nothing_is_skipped() {
 async fn an_acknowledgement_of_what_was_never_sent_ends_the_stream() {
     let world = World::new().await;
     let challenge = Bytes::new();
-    let ack = FollowRequest { message: Some(Up::Ack(Ack { seq: u64::MAX, challenge })) };
+    let ack = FollowRequest {
+        message: Some(Up::Ack(Ack { seq: u64::MAX, challenge, trust_version: 1 })),
+    };
     let requests = iter([Ok::<_, Status>(ack)]).chain(pending());
     let hub = world.hub.clone();
     let stream = follow(hub.clone(), Shutdown::new(), terms(), Asked::default(), requests).await;

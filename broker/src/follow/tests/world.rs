@@ -15,7 +15,7 @@ use dayfly_verifier::feed::{Enforcer, Profile, Source};
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{BundleDigest, Epoch, FeedId, KeyId, Seq};
 use dayfly_verifier::time::{Clock, SystemClock, Timestamp};
-use dayfly_verifier::trust::{Signed, Statement};
+use dayfly_verifier::trust::{ListedKey, Signed, Statement};
 use ed25519_dalek::SigningKey;
 use futures_util::stream::{BoxStream, pending};
 use tokio::net::TcpListener;
@@ -29,6 +29,7 @@ use crate::core::event::{Actor, Entry, Event, Head, Target};
 use crate::core::limits::Limits;
 use crate::follow::feed::Hub;
 use crate::follow::stream::{self, Asked};
+use crate::follow::trust::Trust;
 use crate::journal::{Faulty, Journal as _, Memory, chain};
 use crate::keys::NumberedKey;
 use crate::sequencer::Sequencer;
@@ -85,6 +86,20 @@ fn root() -> HolderKey {
     HolderKey::from_slice(key(1).verifying_key().as_bytes()).unwrap()
 }
 
+/// What the trust root says in `version`: these token keys, and the feed key.
+pub(super) fn statement(version: u64, keys: &[u8]) -> (Signed, Statement) {
+    let not_after = Timestamp::from_ms(4_000_000_000_000).unwrap();
+    let listed = |seed| {
+        let public = HolderKey::from_slice(key(seed).verifying_key().as_bytes()).unwrap();
+        ListedKey { public, not_after }
+    };
+    let token_keys =
+        keys.iter().map(|n| (KeyId((*n).into()), listed(n.saturating_add(100)))).collect();
+    let feed_keys = BTreeMap::from([(KeyId(1), listed(2))]);
+    let statement = Statement { version, feed: FEED, epoch: EPOCH, token_keys, feed_keys };
+    (statement.sign(&key(1)).unwrap(), statement)
+}
+
 const EPOCH: Epoch = Epoch::new([7; 16]);
 const FEED: FeedId = FeedId::new([8; 16]);
 
@@ -121,25 +136,18 @@ impl World {
     async fn over(journal: Faulty<Memory>, head: Head, clock: Arc<Moved>) -> Self {
         let not_after = Timestamp::from_ms(4_000_000_000_000).unwrap();
         let feed_key = NumberedKey { id: KeyId(1), not_after, signing: key(2) };
-        let statement = Statement {
-            version: 1,
-            feed: FEED,
-            epoch: EPOCH,
-            token_keys: BTreeMap::new(),
-            feed_keys: BTreeMap::from([(KeyId(1), feed_key.listed().unwrap())]),
-        };
-        let trust = statement.sign(&key(1)).unwrap();
+        let (signed, statement) = statement(1, &[1]);
+        let trust = Trust::new(signed, statement, clock.uptime());
         let (sequencer, deciding) =
             Sequencer::start(Arc::new(journal.clone()), clock.clone(), Limits::default())
                 .await
                 .unwrap();
-        let hub =
-            Hub::new(&statement, feed_key, sequencer, Arc::new(journal.clone()), clock.clone());
+        let hub = Hub::new(trust, feed_key, sequencer, Arc::new(journal.clone()), clock.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let deaf = Arc::new(AtomicBool::new(false));
         let mute = Arc::new(AtomicBool::new(false));
-        let service = Plain { hub: hub.clone(), trust, deaf: deaf.clone(), mute: mute.clone() };
+        let service = Plain { hub: hub.clone(), deaf: deaf.clone(), mute: mute.clone() };
         let running = hub.clone();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let serving = Server::builder().add_service(GatewayServiceServer::new(service));
@@ -241,7 +249,6 @@ pub(super) async fn until(what: &str, mut so: impl FnMut() -> bool) {
 /// The service without the TLS in front of it.
 struct Plain {
     hub: Arc<Hub>,
-    trust: Signed,
     deaf: Arc<AtomicBool>,
     mute: Arc<AtomicBool>,
 }
@@ -275,7 +282,7 @@ impl GatewayService for Plain {
         if self.mute.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        let Signed { statement, signature } = self.trust.clone();
+        let Signed { statement, signature } = self.hub.trust().signed().clone();
         let signature = signature.to_vec().into();
         Ok(Response::new(v1::GetTrustResponse { statement: statement.into(), signature }))
     }

@@ -156,10 +156,6 @@ fn whatever_part_a_policy_reads_it_is_asked_again_when_that_is_another() {
         ("context has uses && context.uses <= 1", Ask { uses: NonZeroU32::new(2), ..ask.clone() }),
         ("!(context has principal)", Ask { principal: Some("ana"), ..ask.clone() }),
         ("principal == Workload::\"spiffe://example.test/agent/a\"", other),
-        (
-            "resource == Resource::\"files/1\"",
-            Ask { rights: vec!["read files/2".into()], ..ask.clone() },
-        ),
     ];
     for (reads, other) in cases {
         let bundle = policy(reads);

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
+
 use super::world::*;
 use crate::claims::Claims;
 use crate::holder::Confirmation;
+use crate::id::KeyId;
 use crate::proof::{DpopCall, make_dpop};
+use crate::revocations::{Kind, Target};
+use crate::trust::ListedKey;
 use crate::verify::{Config, Peer, Shown};
+use crate::wire::{LocalSigner, mint};
 
 fn peer(id: &str, key: Option<u8>) -> Peer {
     Peer { id: id.parse().unwrap(), key: key.map(|n| public(&holder(n))) }
@@ -276,4 +282,43 @@ fn a58_before_the_first_word_of_the_feed_nothing_is_allowed() {
     let mut world = World::just_started(config(GATEWAY), at(NOW), Duration::from_secs(1));
     let token = minted(&claims());
     assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "stale");
+}
+
+#[test]
+fn a26_a_key_of_another_number_purpose_or_time_verifies_nothing() {
+    let mut world = World::new();
+    let listed = |key: &SigningKey, end| ListedKey { public: public(key), not_after: at(end) };
+    let (feed, old) = (holder(40), holder(41));
+    world.statement.feed_keys.insert(KeyId(4), listed(&feed, NOW + 86_400));
+    world.statement.token_keys.insert(KeyId(5), listed(&old, NOW - 1));
+    world.publish();
+    let by = |number, private: &SigningKey| {
+        let signer = LocalSigner::new(KeyId(number), private.as_bytes(), [8; 32].into());
+        let claims = Claims { key: KeyId(number), ..claims() };
+        mint(&claims, &record(), &signer).unwrap().expose().to_owned()
+    };
+    let root = SigningKey::from_bytes(&[7; 32]);
+    let good = by(3, &root);
+    let says =
+        |world: &mut World, token: &str| code(&world.use_by(&holder(0), token, &refund(100)));
+    assert_eq!(says(&mut world, &good), "ok");
+    let expected = [
+        (by(6, &root), "unknown_key"),
+        (by(4, &feed), "unknown_key"),
+        (by(4, &root), "unknown_key"),
+        (by(5, &old), "unknown_key"),
+        (by(3, &feed), "bad_signature"),
+    ];
+    for (n, (token, refused)) in expected.iter().enumerate() {
+        assert_eq!(says(&mut world, token), *refused, "{n}");
+    }
+    // Listed no more, and listed again: both hold at once, for what was remembered too.
+    let listed = world.statement.token_keys.remove(&KeyId(3)).unwrap();
+    world.publish();
+    assert_eq!(says(&mut world, &good), "unknown_key");
+    world.statement.token_keys.insert(KeyId(3), listed);
+    world.publish();
+    assert_eq!(says(&mut world, &good), "ok");
+    world.tell(Kind::Revoked(Target::Key(KeyId(3))));
+    assert_ne!(says(&mut world, &good), "ok");
 }

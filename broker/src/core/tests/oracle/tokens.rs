@@ -120,7 +120,8 @@ impl Told {
             | Command::Revoke(..)
             | Command::Identity(..)
             | Command::Apply(_)
-            | Command::AddKey { .. } => {}
+            | Command::AddKey { .. }
+            | Command::RetireKey(_) => {}
         }
         Ok(())
     }

@@ -1,0 +1,136 @@
+//! The token-signing keys: which one signs, how each stands, and taking new ones up.
+//!
+//! A key is used first when no gateway can refuse it for not knowing it. It gets there in steps
+//! that each show: its file lies on the broker's host, the trust root lists it, the log has it,
+//! and every gateway has acknowledged the statement.
+
+use std::sync::Arc;
+
+use dayfly_proto::v1::{self, KeyStanding};
+use dayfly_verifier::id::KeyId;
+use dayfly_verifier::time::Timestamp;
+use tonic::Status;
+
+use super::{Broker, render, status};
+use crate::core::command::{Caller, Command};
+use crate::core::state::{SigningKey, State};
+use crate::found::{read_statement, token_keys};
+use crate::sequencer::Failure;
+use crate::signer::TokenKey;
+
+impl Broker {
+    /// The key to sign with now, and its end: the highest number that the log lets sign, and that
+    /// was used before or that every gateway knows.
+    #[must_use]
+    pub fn signing_key(&self, state: &State) -> Option<(KeyId, Timestamp)> {
+        let now = self.now(state);
+        self.signer.present(|key| {
+            let listed = state.keys.get(&key.id()).filter(|listed| is(listed, key));
+            listed.is_some_and(|listed| listed.signs(now) && self.may_use(key.id(), listed))
+        })
+    }
+
+    fn may_use(&self, key: KeyId, listed: &SigningKey) -> bool {
+        listed.used || self.hub.is_known_everywhere(key)
+    }
+
+    /// Takes up what has come to the broker's directory: keys, and a newer statement of the trust
+    /// root. What cannot be read, or does not follow, changes nothing and is tried again later.
+    pub async fn take_up_keys(&self) {
+        let (dir, keys, held) = (self.dir.clone(), self.keys.clone(), self.signer.keys());
+        let known = move |id: &KeyId| held.contains_key(id);
+        let found =
+            tokio::task::spawn_blocking(move || (read_statement(&dir), token_keys(&keys, known)));
+        let Ok((statement, keys)) = found.await else { return };
+        match keys {
+            Ok(keys) => keys.into_iter().for_each(|key| self.signer.add(key)),
+            Err(error) => tracing::warn!(%error, "a key file is not taken up"),
+        }
+        let taken = statement.map_err(|error| error.to_string()).and_then(|(signed, statement)| {
+            let version = statement.version;
+            let taken = self.hub.take_trust(signed, statement);
+            taken.map(|new| new.then_some(version)).map_err(|error| error.to_string())
+        });
+        match taken {
+            Ok(Some(version)) => tracing::info!(version, "a statement of the trust root was taken"),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(error, "the trust statement is not taken up"),
+        }
+        for key in self.signer.keys().values() {
+            self.list(key).await;
+        }
+    }
+
+    /// Has the log list a key that the trust root lists.
+    async fn list(&self, key: &TokenKey) {
+        let (id, state) = (key.id(), self.sequencer.state());
+        let trust = self.hub.trust();
+        let listed = trust.statement().token_keys.get(&id);
+        let same = |listed: &&dayfly_verifier::trust::ListedKey| {
+            listed.public == key.public() && listed.not_after == key.not_after()
+        };
+        if listed.filter(same).is_none() || state.keys.contains_key(&id) {
+            return;
+        }
+        let (public, not_after) = (key.public(), key.not_after());
+        let caller = Caller { id: self.id.clone(), until: not_after };
+        let added = self.sequencer.submit(Command::AddKey { key: id, public, not_after }, caller);
+        match added.await {
+            Ok(_) => tracing::info!(key = %id, "a token-signing key was added"),
+            Err(Failure::Denied(error)) => tracing::warn!(key = %id, %error, "a key is refused"),
+            Err(Failure::Fault(error)) => tracing::warn!(key = %id, %error, "a key is not added"),
+        }
+    }
+}
+
+/// Whether the log lists this very key.
+fn is(listed: &SigningKey, key: &TokenKey) -> bool {
+    listed.public == key.public() && listed.not_after == key.not_after()
+}
+
+/// Every key that the log or the trust root lists.
+pub(super) fn list(broker: &Broker) -> v1::ListKeysResponse {
+    let state = broker.sequencer.state();
+    let (now, trust) = (broker.now(&state), broker.hub.trust());
+    let signing = broker.signing_key(&state).map(|(key, _)| key);
+    let ahead = trust.statement().token_keys.iter();
+    let ahead = ahead.map(|(id, key)| (*id, SigningKey::new(key.public, key.not_after)));
+    let mut all: std::collections::BTreeMap<KeyId, SigningKey> = ahead.collect();
+    all.extend(state.keys.iter().map(|(id, key)| (*id, key.clone())));
+    let keys = all.iter().map(|(id, key)| {
+        let held = broker.signer.keys().get(id).is_some_and(|held| is(key, held));
+        let (known_by, instances) = broker.hub.known_by(*id);
+        let ready = held && state.keys.contains_key(id) && broker.may_use(*id, key);
+        let standing = match () {
+            () if key.revoked => KeyStanding::Killed,
+            () if key.retired => KeyStanding::Retired,
+            () if now >= key.not_after => KeyStanding::Ended,
+            () if signing == Some(*id) => KeyStanding::Signing,
+            () if ready => KeyStanding::Ready,
+            () => KeyStanding::Waiting,
+        };
+        v1::TokenKey {
+            key: id.0,
+            public_key: key.public.to_string(),
+            not_after_ms: render::ms(key.not_after),
+            standing: standing.into(),
+            held,
+            known_by: u32::try_from(known_by).unwrap_or(u32::MAX),
+            instances: u32::try_from(instances).unwrap_or(u32::MAX),
+        }
+    });
+    v1::ListKeysResponse { keys: keys.collect(), trust_version: trust.statement().version }
+}
+
+/// Lets a key sign nothing more.
+pub(super) async fn retire(
+    broker: &Arc<Broker>,
+    caller: Caller,
+    message: v1::RetireKeyRequest,
+) -> Result<v1::RetireKeyResponse, Status> {
+    let v1::RetireKeyRequest { key } = message;
+    let retired = broker.sequencer.submit(Command::RetireKey(KeyId(key)), caller).await;
+    let state = retired.map_err(|failure| status::failure(&failure))?;
+    tracing::info!(key, "a token-signing key was retired");
+    Ok(v1::RetireKeyResponse { head: Some(render::head(&state.head)) })
+}

@@ -1,0 +1,68 @@
+//! What the trust root says, as this broker has it. Must never take an older statement for a newer
+//! one, nor say that a gateway knows a key that it has not acknowledged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dayfly_verifier::id::KeyId;
+use dayfly_verifier::trust::{Signed, Statement, Untrusted};
+
+/// A statement of the trust root that was verified, and what this broker remembers of those before.
+pub struct Trust {
+    signed: Signed,
+    statement: Statement,
+    /// The version that listed each token key first, as far as this process has seen.
+    since: BTreeMap<KeyId, u64>,
+    taken_at: Duration,
+}
+
+impl Trust {
+    /// The first statement that this process has, which `signed` was verified to be.
+    #[must_use]
+    pub fn new(signed: Signed, statement: Statement, uptime: Duration) -> Self {
+        let since = statement.token_keys.keys().map(|key| (*key, statement.version)).collect();
+        Self { signed, statement, since, taken_at: uptime }
+    }
+
+    /// The statement that follows, taken at `uptime`; refuses one that does not.
+    pub fn next(
+        &self,
+        signed: Signed,
+        statement: Statement,
+        uptime: Duration,
+    ) -> Result<Self, Untrusted> {
+        self.statement.admits(&statement)?;
+        let mut next = Self::new(signed, statement, uptime);
+        for (key, since) in &mut next.since {
+            let same = self.statement.token_keys.get(key) == next.statement.token_keys.get(key);
+            let before = self.since.get(key).filter(|_| same);
+            *since = before.copied().unwrap_or(*since);
+        }
+        Ok(next)
+    }
+
+    /// Byte for byte as it was signed.
+    #[must_use]
+    pub const fn signed(&self) -> &Signed {
+        &self.signed
+    }
+
+    /// What it says.
+    #[must_use]
+    pub const fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
+    /// The version from which on a gateway knows `key`; `None` if the trust root does not list it.
+    #[must_use]
+    pub fn since(&self, key: KeyId) -> Option<u64> {
+        self.since.get(&key).copied()
+    }
+
+    /// Whether an instance that believes `version`, and has this bound, has had all the time at
+    /// `uptime` that it may take to fetch this statement.
+    #[must_use]
+    pub fn is_overdue(&self, version: u64, bound: Duration, uptime: Duration) -> bool {
+        version < self.statement.version && uptime > self.taken_at.saturating_add(bound)
+    }
+}
