@@ -22,6 +22,7 @@ mod keys;
 mod parties;
 mod path;
 mod record;
+mod revoking;
 mod rights;
 mod surviving;
 mod tidy;

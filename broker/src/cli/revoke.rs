@@ -5,7 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use dayfly_proto::v1::revocation_target::Target;
 use dayfly_proto::v1::{self, InstanceStatus};
+use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{GrantId, TaskId, TokenId};
+use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::resource::Resource;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock as _, SystemClock};
 use serde_json::{Value as Json, json};
@@ -18,7 +21,8 @@ use super::{Context, block_on};
 /// How long `--wait` waits for an instance that nothing bounds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Take back a grant, a token, or all that a workload holds or that is held for a task.
+/// Take back a grant, a token or a part of one, or all that is held so far by a workload, for a
+/// task, on a resource, or under a key.
 ///
 /// What is asked for or granted later is not touched. Every gateway refuses what was taken back as
 /// soon as it hears of it, and by itself when it hears nothing.
@@ -37,6 +41,21 @@ pub struct Revoke {
     /// All that is held for this task so far.
     #[arg(long, value_name = "TASK", group = "target")]
     task: Option<TaskId>,
+    /// What the grant's holder handed on to this key, and what was handed on from there: the id of
+    /// the grant, a colon, and the key as `dayfly token inspect` shows it.
+    #[arg(long, value_name = "GRANT:KEY", group = "target", value_parser = delegate)]
+    delegate: Option<(GrantId, HolderKey)>,
+    /// One block of a token and all that was attenuated from it, by its signature: 64 bytes in
+    /// hexadecimal.
+    #[arg(long, value_name = "SIGNATURE", group = "target", value_parser = block)]
+    block: Option<Block>,
+    /// All grants and tokens so far that reach this resource, or what lies below it.
+    #[arg(long, value_name = "RESOURCE", group = "target")]
+    prefix: Option<Resource>,
+    /// All that the broker signed with this key, by the number that `dayfly status` shows, and the
+    /// key with it.
+    #[arg(long, value_name = "NUMBER", group = "target")]
+    key: Option<u32>,
     /// Why, for the record: at most 2 KiB.
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
@@ -44,6 +63,24 @@ pub struct Revoke {
     /// instance opted out of refusing by itself and does not answer: nothing bounds that one.
     #[arg(long)]
     wait: bool,
+}
+
+/// The raw signature of a block.
+#[derive(Debug, Clone, Copy)]
+struct Block([u8; 64]);
+
+fn delegate(text: &str) -> Result<(GrantId, HolderKey), Invalid> {
+    let (grant, key) = text
+        .split_once(':')
+        .ok_or_else(|| Invalid::new("delegate", "must be the id of a grant, a colon, and a key"))?;
+    Ok((grant.parse()?, key.parse()?))
+}
+
+fn block(text: &str) -> Result<Block, Invalid> {
+    let mut bytes = [0; 64];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| Invalid::new("block", "must be 64 bytes in hexadecimal"))?;
+    Ok(Block(bytes))
 }
 
 impl Revoke {
@@ -54,11 +91,20 @@ impl Revoke {
     }
 
     fn request(self) -> v1::RevokeRequest {
-        let Self { grant, token, workload, task, reason, wait: _ } = self;
+        let Self { grant, token, workload, task, delegate, block, prefix, key, reason, wait: _ } =
+            self;
         let target = (grant.map(|id| Target::Grant(id.to_string())))
             .or_else(|| token.map(|id| Target::Token(id.to_string())))
             .or_else(|| workload.map(|id| Target::Workload(id.to_string())))
-            .or_else(|| task.map(|id| Target::Task(id.to_string())));
+            .or_else(|| task.map(|id| Target::Task(id.to_string())))
+            .or_else(|| {
+                let delegate = delegate.map(|(grant, key)| (grant.to_string(), key.to_string()));
+                delegate
+                    .map(|(grant, holder_key)| Target::Delegate(v1::Delegate { grant, holder_key }))
+            })
+            .or_else(|| block.map(|Block(signature)| Target::Block(signature.to_vec().into())))
+            .or_else(|| prefix.map(|prefix| Target::ResourcePrefix(prefix.to_string())))
+            .or_else(|| key.map(Target::Key));
         v1::RevokeRequest { target: Some(v1::RevocationTarget { target }), reason }
     }
 }
