@@ -45,7 +45,8 @@ async fn until(mut is_so: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), looking).await.expect("it never came to that");
+    let came = tokio::time::timeout(Duration::from_secs(20), looking).await;
+    assert!(came.is_ok(), "it never came to that");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,7 +86,7 @@ impl Teller {
     }
 
     pub(super) fn story(&mut self, name: &str) {
-        (self.began, self.stories) = (self.clock.now(), self.stories + 1);
+        (self.began, self.stories) = (self.clock.now(), self.stories.saturating_add(1));
         self.tokens.clear();
         self.page.push_str(&format!("\n{name}\n"));
     }
@@ -137,8 +137,9 @@ impl Teller {
                 let bytes = held.token.expose();
                 let known = self.tokens.iter().position(|token| token == bytes);
                 let number = known.unwrap_or_else(|| {
+                    let next = self.tokens.len();
                     self.tokens.push(bytes.to_owned());
-                    self.tokens.len() - 1
+                    next
                 });
                 let claims = &held.claims;
                 let (issued, ends) = (self.at(claims.issued_at), self.at(claims.expires_at));
