@@ -29,6 +29,7 @@ use crate::api::{
 use crate::authority::{Authority, AuthorityError, broker_id};
 use crate::caller::{Door, Guard, Known};
 use crate::config::Config;
+use crate::core::event::Head;
 use crate::follow::feed::Hub;
 use crate::follow::instances::Standing;
 use crate::follow::trust::Trust;
@@ -174,6 +175,12 @@ impl Opened {
             keys,
         };
         Ok(Self { broker, deciding, live, bounds: config.bounds })
+    }
+
+    /// Where its log ends.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.broker.sequencer.state().head
     }
 
     /// What handlers work with, and the task that decides, without any port.

@@ -106,6 +106,32 @@ fn a38_the_broker_survives_running_out_of_file_descriptors() {
 }
 
 #[test]
+fn a_check_looks_at_all_that_a_start_looks_at_and_opens_no_port() {
+    let site = Site::found(BINARY);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    let check = || {
+        let mut check = site.serve_command();
+        check.arg("--check").env("DAYFLY_LISTEN_BROKER", &at).env("DAYFLY_LISTEN_HTTP", &at);
+        ended(&mut check)
+    };
+    let (code, told, said) = check();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(told.starts_with("a broker would start here: entry "), "{told}");
+    let key = site.broker().join("keys/token-1.key");
+    chmod(&key, 0o644);
+    let (code, _, said) = check();
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("token-1.key"), "{said}");
+    chmod(&key, 0o600);
+    let config = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), format!("colour = \"red\"\n{config}")).unwrap();
+    let (code, _, said) = check();
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("unknown field `colour`"), "{said}");
+}
+
+#[test]
 fn a41_a_bad_configuration_ends_before_a_port_opens() {
     let site = Site::found(BINARY);
     let refused = |why: &str| {

@@ -51,6 +51,14 @@ impl Console {
         self.result(|| table(head, rows), json);
     }
 
+    /// Begins a page that takes the place of the one before, on a terminal; elsewhere they follow
+    /// each other. It leaves no mode of the terminal behind, however the command ends.
+    pub fn page(&self) {
+        if self.format == Format::Text && io::stdout().is_terminal() {
+            finish(write!(io::stdout().lock(), "\x1b[H\x1b[2J"));
+        }
+    }
+
     /// Writes one line to standard output. A reader that has gone away is not an error.
     pub fn line(&self, line: &str) {
         finish(writeln!(anstream::stdout().lock(), "{line}"));

@@ -17,6 +17,7 @@ use super::exit::{Exit, Refused};
 use super::{Context, block_on};
 use crate::authority::AuthorityError;
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::core::event::Head;
 use crate::found::{self, FoundError, Founding};
 use crate::invite::{self, InviteError};
 use crate::journal::JournalError;
@@ -49,6 +50,9 @@ pub struct Serve {
     /// The configuration file, as `dayfly init` wrote it.
     #[arg(long, value_name = "FILE", env = "DAYFLY_CONFIG", default_value = DEFAULT_PATH)]
     config: PathBuf,
+    /// Only look, as a start would, at the configuration, keys, journal and bundle; open no port.
+    #[arg(long)]
+    check: bool,
 }
 
 /// Print a join string for an identity: good for one join within ten minutes.
@@ -120,13 +124,23 @@ impl Init {
 
 impl Serve {
     /// Runs the verb.
-    pub fn run(self, _context: &Context) -> Result<(), Refused> {
+    pub fn run(self, context: &Context) -> Result<(), Refused> {
         let config = load(&self.config)?;
-        start_logging(&config.log);
+        if !self.check {
+            start_logging(&config.log);
+        }
         block_on(async {
             let host = Host { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
             let shutdown = Shutdown::new();
             let opened = Opened::open(&config, &host, shutdown.clone()).await.map_err(serving)?;
+            if self.check {
+                let Head { epoch, seq, hash: _ } = opened.head();
+                context.console.result(
+                    || format!("a broker would start here: entry {seq} of epoch {epoch}"),
+                    || json!({ "epoch": epoch.to_string(), "seq": seq.0 }),
+                );
+                return Ok(());
+            }
             let listeners = Listeners::bind(&config).await.map_err(ServeError::Listen);
             let listeners = listeners.map_err(serving)?;
             tokio::spawn(async {

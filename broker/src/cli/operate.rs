@@ -1,5 +1,7 @@
 //! What operators look at while the broker runs: who holds what, and how the broker stands.
 
+use std::time::Duration;
+
 use clap::Args;
 use dayfly_agent::session::OpenError;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
@@ -32,7 +34,14 @@ pub struct Grants {
 
 /// Show how the broker stands: its log, its keys, and how far each gateway enforces the log.
 #[derive(Debug, Args)]
-pub struct ShowStatus {}
+pub struct ShowStatus {
+    /// Go on, and show it anew every two seconds: for a screen on the wall.
+    #[arg(long, short)]
+    watch: bool,
+}
+
+/// How often the page on the wall is drawn.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// The way to the service for operators.
 pub(super) type Client = OperatorServiceClient<Channel>;
@@ -116,13 +125,21 @@ fn grant_json(request: &v1::AccessRequest) -> Json {
 impl ShowStatus {
     /// Runs the verb.
     pub fn run(self, context: &Context) -> Result<(), Refused> {
-        let Self {} = self;
+        let Self { watch } = self;
         block_on(async move {
             let mut client = context.operator().await?;
-            let asked = client.get_status(v1::GetStatusRequest {}).await;
-            let status = asked.map_err(|e| context.status(e))?.into_inner();
-            context.console.result(|| status_text(&status), || status_json(&status));
-            Ok(())
+            loop {
+                let asked = client.get_status(v1::GetStatusRequest {}).await;
+                let status = asked.map_err(|e| context.status(e))?.into_inner();
+                if watch {
+                    context.console.page();
+                }
+                context.console.result(|| status_text(&status), || status_json(&status));
+                if !watch {
+                    return Ok(());
+                }
+                tokio::time::sleep(WATCH_EVERY).await;
+            }
         })
     }
 }

@@ -95,6 +95,9 @@ impl Pending {
             while let Some(waiting) =
                 stream.message().await.map_err(|status| failed(context, status))?
             {
+                if watch {
+                    context.console.page();
+                }
                 list(context, &waiting.requests, SystemClock.now());
                 if watch {
                     context.console.progress("waiting for what comes and goes; Ctrl-C ends it");
