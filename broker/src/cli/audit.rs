@@ -307,6 +307,40 @@ mod tests {
         assert!(matches!(bad, Err(Bad::Entry(JournalError::Corrupt { seq: Seq(3), .. }))));
     }
 
+    /// Any byte of a megabyte of entries, and of what is claimed of them.
+    #[test]
+    fn a25_any_changed_byte_is_found_and_its_entry_named() {
+        let entries = std::iter::once(samples::opening()).chain((1..7000).map(samples::revocation));
+        let log = chain(&Head::ORIGIN, &entries.collect::<Vec<_>>()).unwrap();
+        let size: usize = log.iter().map(|entry| entry.bytes().len()).sum();
+        assert!(size > 1_000_000, "{size}");
+        let mut check = Check::new(None);
+        let mut bits = (0..8).cycle();
+        for entry in &log {
+            let (head, bytes) = (*entry.head(), entry.bytes());
+            let mut found = |claimed: Head, bytes: &[u8]| {
+                let bad = check.push(claimed, Arc::from(bytes));
+                let named = matches!(
+                    bad, Err(Bad::Entry(JournalError::Corrupt { seq, .. })) if seq == head.seq
+                );
+                assert!(named, "{}: {bad:?}", head.seq);
+            };
+            let mut changed = bytes.to_vec();
+            for place in 0..bytes.len() {
+                changed[place] ^= 1 << bits.next().unwrap();
+                found(head, &changed);
+                changed[place] = bytes[place];
+            }
+            for place in 0..32 {
+                let mut hash = *head.hash.as_bytes();
+                hash[place] ^= 1 << bits.next().unwrap();
+                found(Head { hash: ChainHash::new(hash), ..head }, bytes);
+            }
+            check.push(head, bytes.clone()).unwrap();
+        }
+        assert_eq!(check.finish(), Ok(*log.last().unwrap().head()));
+    }
+
     #[test]
     fn a_head_is_read_in_one_form() {
         let (epoch, hash) = ("cd".repeat(16), "ab".repeat(32));
