@@ -53,7 +53,7 @@ struct Waiting {
     command: Command,
     caller: Caller,
     text: Option<FreeText>,
-    answer: oneshot::Sender<Result<Recorded<Arc<State>>, Failure>>,
+    answer: oneshot::Sender<Result<Done, Failure>>,
 }
 
 /// The task that decides. Run it; it ends when no [`Sequencer`] is left, or with what stopped it.
@@ -68,6 +68,10 @@ pub struct Deciding {
     /// The newest durable state.
     base: Recorded<Arc<State>>,
 }
+
+/// A durable state that has what a command made happen, and whether it made anything happen: if
+/// not, it had happened already.
+type Done = (Recorded<Arc<State>>, bool);
 
 impl Sequencer {
     /// Folds the whole log of `journal`. Any error of the log itself means: do not serve.
@@ -116,6 +120,12 @@ impl Sequencer {
         self.submit_with(command, caller, None).await
     }
 
+    /// The same, and whether it was this very command that made it happen. Where it cannot be told
+    /// any more, it was not: good for what must count at most once.
+    pub async fn submit_once(&self, command: Command, caller: Caller) -> Result<Done, Failure> {
+        self.send(command, caller, None).await
+    }
+
     /// The same for a command that names a free text: it is kept with the entry that names it, and
     /// not at all if the command makes no such entry.
     pub async fn submit_with(
@@ -124,6 +134,15 @@ impl Sequencer {
         caller: Caller,
         text: Option<FreeText>,
     ) -> Result<Recorded<Arc<State>>, Failure> {
+        self.send(command, caller, text).await.map(|(state, _)| state)
+    }
+
+    async fn send(
+        &self,
+        command: Command,
+        caller: Caller,
+        text: Option<FreeText>,
+    ) -> Result<Done, Failure> {
         let lane = if command.takes_away() { &self.taking } else { &self.giving };
         let (answer, answered) = oneshot::channel();
         lane.try_send(Waiting { command, caller, text, answer }).map_err(
@@ -211,7 +230,7 @@ impl Deciding {
             let error = match attempt.unwrap_or_else(|late| Err(timed_out(late))) {
                 Ok(outcomes) => {
                     for (waiting, outcome) in batch.into_iter().zip(outcomes) {
-                        waiting.answer(outcome.map(|()| self.base.clone()));
+                        waiting.answer(outcome.map(|made| (self.base.clone(), made)));
                     }
                     return Ok(());
                 }
@@ -322,7 +341,7 @@ impl Deciding {
 }
 
 impl Waiting {
-    fn answer(self, answer: Result<Recorded<Arc<State>>, Failure>) {
+    fn answer(self, answer: Result<Done, Failure>) {
         // The client may have gone.
         let _ = self.answer.send(answer);
     }

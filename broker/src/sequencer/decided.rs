@@ -7,8 +7,8 @@ use crate::core::event::{Actor, Entry, Event};
 use crate::core::state::State;
 use crate::journal::{FreeText, JournalError, StoredEntry};
 
-/// What becomes of each command of a batch.
-pub(super) type Outcomes = Vec<Result<(), Failure>>;
+/// What becomes of each command of a batch: whether it makes something happen, or why not.
+pub(super) type Outcomes = Vec<Result<bool, Failure>>;
 
 /// What a batch makes happen.
 pub(super) struct Decided {
@@ -30,8 +30,9 @@ impl Decided {
         at: Timestamp,
         events: Vec<Event>,
         text: Option<&FreeText>,
-    ) -> Result<Result<(), Failure>, JournalError> {
+    ) -> Result<Result<bool, Failure>, JournalError> {
         let mut state = self.state.clone();
+        let made = !events.is_empty();
         let count = self.entries.len();
         for event in events {
             let entry = Entry { by: by.clone(), at, policy: state.bundle, event };
@@ -48,7 +49,7 @@ impl Decided {
             });
         }
         self.state = state;
-        Ok(Ok(()))
+        Ok(Ok(made))
     }
 }
 

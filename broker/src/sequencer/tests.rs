@@ -187,12 +187,32 @@ async fn an_append_of_unknown_outcome_is_done_once() {
         let journal = Arc::new(Faulty::new(memory().await));
         let (sequencer, _running) = running(&journal).await;
         journal.fail(0, plan.clone());
-        let state = sequencer.submit(revoke(1), operator()).await.unwrap();
+        let (state, made) = sequencer.submit_once(revoke(1), operator()).await.unwrap();
+        assert!(made, "{plan:?}");
         assert_eq!(events(&*journal).await, [revoked(1)], "{plan:?}");
         assert_eq!(state.head, *journal.confirm().await.unwrap(), "{plan:?}");
         let appends = if plan == Plan::StandUnknown { 1 } else { 2 };
         assert_eq!(journal.appends(), appends, "{plan:?}");
     }
+}
+
+/// Two brokers are asked the same at one moment: for both it stands, and one did it.
+#[tokio::test]
+async fn of_all_that_are_asked_the_same_one_did_it() {
+    let journal = Arc::new(memory().await);
+    let (one, _running) = running(&journal).await;
+    let (other, _too) = running(&journal).await;
+    for key in 1..=20 {
+        let ask = |sequencer: &Sequencer| {
+            let sequencer = sequencer.clone();
+            async move { sequencer.submit_once(add_key(key, 99_999), operator()).await }
+        };
+        let (first, second, third) = tokio::join!(ask(&one), ask(&other), ask(&one));
+        let made = [first, second, third].map(|done| done.unwrap().1);
+        assert_eq!(made.into_iter().filter(|made| *made).count(), 1, "{key}");
+        assert!(!ask(&other).await.unwrap().1);
+    }
+    assert_eq!(events(&*journal).await.len(), 20);
 }
 
 #[tokio::test]
