@@ -73,6 +73,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/dayfly.v1.GatewayService/Follow", Rule::Gateway),
     ("/dayfly.v1.GatewayService/GetTrust", Rule::Gateway),
     ("/dayfly.v1.GatewayService/Redeem", Rule::Gateway),
+    ("/dayfly.v1.GatewayService/Reevaluate", Rule::Gateway),
     ("/dayfly.v1.GatewayService/ReportUse", Rule::Gateway),
     ("/dayfly.v1.AuditService/Tail", Rule::Overseer),
     ("/dayfly.v1.AuditService/Query", Rule::Overseer),

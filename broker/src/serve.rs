@@ -305,7 +305,7 @@ pub(crate) fn routes(broker: &Arc<Broker>) -> Result<(HealthReporter, Routes), S
         .build_v1()?;
     let access = AccessServiceServer::new(access::Access(broker.clone()));
     let operator = OperatorServiceServer::new(operator::Operator(broker.clone()));
-    let gateway = GatewayServiceServer::new(gateway::Gateway::new(broker.clone()));
+    let gateway = GatewayServiceServer::new(gateway::Gateway(broker.clone()));
     let approval = ApprovalServiceServer::new(approval::Approval(broker.clone()));
     let audit = AuditServiceServer::new(audit::Audit::new(broker.clone()));
     let routes = Routes::new(joining(broker))

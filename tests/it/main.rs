@@ -26,5 +26,6 @@ mod revoking;
 mod rights;
 mod surviving;
 mod tidy;
+mod uses;
 mod waiting;
 mod world;

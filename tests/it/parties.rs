@@ -343,18 +343,23 @@ pub(crate) struct Use<'a> {
 impl Use<'_> {
     /// Makes the call; once more with the nonce, where the gateway wants one.
     pub(crate) async fn at(&self, gateway: &Gateway) -> Got {
-        let first = self.once(gateway, None).await;
+        self.under(gateway, UseId::draw(now(), random())).await
+    }
+
+    /// The same, as the use `id`.
+    pub(crate) async fn under(&self, gateway: &Gateway, id: UseId) -> Got {
+        let first = self.once(gateway, id, None).await;
         let nonce = first.head.lines().find_map(|line| {
             let (name, value) = line.split_once(": ")?;
             name.eq_ignore_ascii_case("dpop-nonce").then(|| value.to_owned())
         });
         match nonce {
-            Some(nonce) if first.status == 401 => self.once(gateway, Some(&nonce)).await,
+            Some(nonce) if first.status == 401 => self.once(gateway, id, Some(&nonce)).await,
             _ => first,
         }
     }
 
-    async fn once(&self, gateway: &Gateway, nonce: Option<&str>) -> Got {
+    async fn once(&self, gateway: &Gateway, id: UseId, nonce: Option<&str>) -> Got {
         let (method, path, body, operation) = match self.refund {
             None => ("GET", format!("/orders/{}", self.order), String::new(), "read"),
             Some(amount) => {
@@ -376,7 +381,7 @@ impl Use<'_> {
         let headers = [
             ("authorization", format!("DPoP {}", self.token)),
             ("dpop", proof),
-            ("dayfly-use", UseId::draw(now(), random()).to_string()),
+            ("dayfly-use", id.to_string()),
         ];
         http(gateway.address, method, &path, &headers, &body).await.unwrap()
     }
@@ -385,11 +390,10 @@ impl Use<'_> {
     pub(crate) async fn until(&self, gateway: &Gateway, status: u16) -> Got {
         let deadline = SystemClock.uptime().saturating_add(Duration::from_secs(20));
         loop {
-            let answer = self.at(gateway).await;
-            if answer.status == status {
-                return answer;
+            match self.at(gateway).await {
+                answer if answer.status == status => return answer,
+                answer => assert!(SystemClock.uptime() < deadline, "never {status}: {answer:?}"),
             }
-            assert!(SystemClock.uptime() < deadline, "never {status}: {answer:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

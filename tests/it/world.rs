@@ -30,10 +30,15 @@ pub(crate) struct World {
 impl World {
     /// Founds the shop's broker and serves, with `limits` in its configuration.
     pub(crate) fn start(limits: &str) -> Self {
+        Self::start_with(limits, |_, text| text)
+    }
+
+    /// The same, with the files of the shop's bundle changed by `change`.
+    pub(crate) fn start_with(limits: &str, change: impl Fn(&str, String) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let [broker, join, http] = [free_port(), free_port(), free_port()];
         let mut world = Self { dir, serving: None, broker, join, http };
-        world.write_bundle("policy", |_, text| text);
+        world.write_bundle("policy", change);
         let (at, policy) = (world.path("broker"), world.path("policy"));
         let founded = Command::new(DAYFLY)
             .args(["init", "--trust-domain", "shop.test", "--dir"])

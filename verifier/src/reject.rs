@@ -73,6 +73,9 @@ pub enum Reject {
     /// A counted right was used without a use id.
     #[error("each use of this token needs a use id of its own")]
     NoUseId,
+    /// Policy would not grant the right any more, or the grant has ended: each use is evaluated.
+    #[error("policy does not allow this use at present")]
+    Drifted,
     /// The use id was spent before.
     #[error("the use id was spent before")]
     UseRepeated,
@@ -198,6 +201,7 @@ impl Reject {
             Self::Argument(_) => (Class::Forbidden, Next::Request, "argument"),
             Self::Caveat(_) => (Class::Forbidden, Next::Request, "caveat"),
             Self::NoUseId => (Class::Forbidden, Next::Retry, "no_use_id"),
+            Self::Drifted => (Class::Forbidden, Next::Request, "drifted"),
             Self::UseRepeated => (Class::Forbidden, Next::Nothing, "use_repeated"),
             Self::Spent => (Class::Forbidden, Next::Request, "spent"),
             Self::Unanswered => (Class::Unavailable, Next::Retry, "unanswered"),
@@ -259,9 +263,10 @@ impl Reject {
             Self::Argument(_) => 17,
             Self::Caveat(_) => 18,
             Self::NoUseId => 19,
-            Self::UseRepeated => 20,
-            Self::Spent => 21,
-            Self::Unanswered => 22,
+            Self::Drifted => 20,
+            Self::UseRepeated => 21,
+            Self::Spent => 22,
+            Self::Unanswered => 23,
         }
     }
 

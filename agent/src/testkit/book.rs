@@ -186,6 +186,13 @@ impl Book {
         self.seq = self.seq.saturating_add(1);
         Ok(())
     }
+
+    /// Whether the grant that the token is of stands: there is no policy here that could change.
+    pub(super) fn reevaluate(&self, token: TokenId, now: Timestamp) -> Result<(), NotRedeemed> {
+        let case = self.cases.values().find(|case| case.has(&token));
+        let stands = case.is_some_and(|case| case.standing(now) == Standing::Granted);
+        if stands { Ok(()) } else { Err(NotRedeemed::Drifted) }
+    }
 }
 
 fn read(

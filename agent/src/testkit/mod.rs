@@ -283,6 +283,15 @@ impl Redeem for Kit {
         };
         Box::pin(async move { answer })
     }
+
+    fn reevaluate(&self, token: TokenId) -> Redemption<'_> {
+        let answer = if self.0.line().stopped {
+            Err(NotRedeemed::Unanswered)
+        } else {
+            self.0.with(|book, now| book.reevaluate(token, now))
+        };
+        Box::pin(async move { answer })
+    }
 }
 
 /// Asks for this right, for some task and purpose, at [`GATEWAY`].

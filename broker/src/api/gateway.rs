@@ -1,7 +1,6 @@
 //! For gateways: the feed, the keys, redemption.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,29 +16,18 @@ use futures_util::stream::BoxStream;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::ask::judge;
 use super::{Broker, render, report, status};
 use crate::caller::caller_of;
 use crate::core::command::Command;
+use crate::core::denial::Denial;
 use crate::follow::instances::Terms;
 use crate::follow::stream::{self, Asked};
 
 /// How long a gateway may take for its first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
 /// The service.
-pub struct Gateway {
-    broker: Arc<Broker>,
-    /// The uses that are being redeemed: a second call for the same one must not hear that it
-    /// was the first.
-    redeeming: Mutex<HashSet<UseId>>,
-}
-
-impl Gateway {
-    /// The service of `broker`.
-    #[must_use]
-    pub fn new(broker: Arc<Broker>) -> Self {
-        Self { broker, redeeming: Mutex::default() }
-    }
-}
+pub struct Gateway(pub Arc<Broker>);
 
 #[tonic::async_trait]
 impl GatewayService for Gateway {
@@ -58,7 +46,7 @@ impl GatewayService for Gateway {
         };
         let (terms, asked) =
             parse(gateway, subscribe).map_err(|invalid| status::invalid(&invalid))?;
-        let (hub, shutdown) = (Arc::clone(&self.broker.hub), self.broker.shutdown.clone());
+        let (hub, shutdown) = (Arc::clone(&self.0.hub), self.0.shutdown.clone());
         Ok(Response::new(stream::follow(hub, shutdown, terms, asked, requests).await?))
     }
 
@@ -67,7 +55,7 @@ impl GatewayService for Gateway {
         request: Request<v1::GetTrustRequest>,
     ) -> Result<Response<v1::GetTrustResponse>, Status> {
         let v1::GetTrustRequest {} = request.into_inner();
-        let trust = self.broker.hub.trust();
+        let trust = self.0.hub.trust();
         let Signed { statement, signature } = trust.signed();
         Ok(Response::new(v1::GetTrustResponse {
             statement: Bytes::copy_from_slice(statement),
@@ -84,20 +72,30 @@ impl GatewayService for Gateway {
         let invalid = |invalid: Invalid| status::invalid(&invalid);
         let token: TokenId = token_id.parse().map_err(invalid)?;
         let use_id: UseId = use_id.parse().map_err(invalid)?;
-        let Some(_redeeming) = Redeeming::begin(&self.redeeming, use_id) else {
-            return Err(Status::aborted("the same use is being redeemed by another call"));
-        };
-        let sequencer = &self.broker.sequencer;
-        let spent = |state: &crate::core::state::State| {
-            let (case, _) = state.token(&token)?;
-            case.grant()?.uses.get(&use_id).copied()
-        };
-        let spent_before = spent(&sequencer.state()).is_some();
-        let submitted = sequencer.submit(Command::Redeem(token, use_id), caller).await;
-        let state = submitted.map_err(|failure| status::failure(&failure))?;
-        let (_, uses_left) =
-            spent(&state).ok_or_else(|| Status::internal("the use is not in the log"))?;
-        Ok(Response::new(v1::RedeemResponse { uses_left, spent_before }))
+        let submitted = self.0.sequencer.submit_once(Command::Redeem(token, use_id), caller).await;
+        let (state, first) = submitted.map_err(|failure| status::failure(&failure))?;
+        let spent = state.token(&token).and_then(|(case, _)| case.grant()?.uses.get(&use_id));
+        let (_, uses_left) = spent.ok_or_else(|| Status::internal("the use is not in the log"))?;
+        Ok(Response::new(v1::RedeemResponse { uses_left: *uses_left, spent_before: !first }))
+    }
+
+    async fn reevaluate(
+        &self,
+        request: Request<v1::ReevaluateRequest>,
+    ) -> Result<Response<v1::ReevaluateResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let v1::ReevaluateRequest { token_id } = request.into_inner();
+        let token: TokenId = token_id.parse().map_err(|e: Invalid| status::invalid(&e))?;
+        let state = self.0.submit_judged(&caller, None, |state, bundle, now| {
+            // Whose token it is comes first: to others it is not there.
+            let shown =
+                state.token(&token).filter(|(_, token)| token.minted.claims.audience == caller.id);
+            let (case, _) = shown.ok_or_else(|| status::denial(&Denial::NotFound))?;
+            let verdict = judge(bundle, state, case, now)?;
+            Ok(Command::Reevaluate(token, verdict))
+        });
+        let head = Some(render::head(&state.await?.head));
+        Ok(Response::new(v1::ReevaluateResponse { head }))
     }
 
     async fn report_use(
@@ -107,29 +105,10 @@ impl GatewayService for Gateway {
         let caller = caller_of(&request)?;
         let batch = report::batch(&caller.id, request.into_inner());
         let batch = batch.map_err(|invalid| status::invalid(&invalid))?;
-        let submitted = self.broker.sequencer.submit(Command::Report(batch), caller).await;
+        let submitted = self.0.sequencer.submit(Command::Report(batch), caller).await;
         let state = submitted.map_err(|failure| status::failure(&failure))?;
         Ok(Response::new(v1::ReportUseResponse { head: Some(render::head(&state.head)) }))
     }
-}
-
-/// A use that is being redeemed, until this is dropped.
-struct Redeeming<'a>(&'a Mutex<HashSet<UseId>>, UseId);
-
-impl<'a> Redeeming<'a> {
-    fn begin(all: &'a Mutex<HashSet<UseId>>, use_id: UseId) -> Option<Self> {
-        lock(all).insert(use_id).then_some(Self(all, use_id))
-    }
-}
-
-impl Drop for Redeeming<'_> {
-    fn drop(&mut self) {
-        lock(self.0).remove(&self.1);
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) fn parse(

@@ -223,14 +223,15 @@ fn sentence(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Refused(Refusal { policy, reason }) => format!("{policy}: {reason}"),
         Outcome::Permitted(requirement) => {
-            let Requirement { approvals, max_lifetime, max_uses, .. } = requirement;
+            let Requirement { approvals, max_lifetime, max_uses, online, .. } = requirement;
             let approvals: Vec<_> =
                 approvals.iter().map(|(group, people)| format!("{group}:{people}")).collect();
             let approvals =
                 if approvals.is_empty() { "nobody".to_owned() } else { approvals.join(", ") };
             let uses =
                 max_uses.map_or("any number of".to_owned(), |uses| format!("at most {uses}"));
-            format!("by {approvals}; at most {} s; {uses} uses", max_lifetime.as_secs())
+            let each = if *online { ", each evaluated" } else { "" };
+            format!("by {approvals}; at most {} s; {uses} uses{each}", max_lifetime.as_secs())
         }
     }
 }
@@ -241,7 +242,7 @@ fn outcome_json(outcome: &Outcome) -> Json {
             json!({ "permitted": false, "policy": policy, "reason": reason })
         }
         Outcome::Permitted(requirement) => {
-            let Requirement { approvals, max_lifetime, max_uses, .. } = requirement;
+            let Requirement { approvals, max_lifetime, max_uses, online, .. } = requirement;
             let approvals: serde_json::Map<_, _> = approvals
                 .iter()
                 .map(|(group, people)| (group.to_string(), people.get().into()))
@@ -251,6 +252,7 @@ fn outcome_json(outcome: &Outcome) -> Json {
                 "approvals": approvals,
                 "max_lifetime_seconds": max_lifetime.as_secs(),
                 "max_uses": max_uses.map(NonZeroU32::get),
+                "online": online,
             })
         }
     }

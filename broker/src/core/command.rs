@@ -52,6 +52,9 @@ pub enum Command {
     Exchange(Exchange, Verdict),
     /// Redeem one use of a counted grant; asked by the token's gateway.
     Redeem(TokenId, UseId),
+    /// Allow one use of an online grant, which is not recorded; asked by the token's gateway.
+    /// Policy has been asked anew.
+    Reevaluate(TokenId, Verdict),
     /// Record what a gateway counted; asked by that gateway.
     Report(Batch),
     /// End a grant, done. The proof by this holder key has been verified.
@@ -95,6 +98,7 @@ impl Command {
             | Self::Approve(..)
             | Self::Exchange(..)
             | Self::Redeem(..)
+            | Self::Reevaluate(..)
             | Self::Report(..)
             | Self::Apply(..)
             | Self::Identity(_, IdentityChange::Invited | IdentityChange::Joined { .. })

@@ -37,6 +37,8 @@ pub(super) struct Demand {
     approvals: BTreeMap<GroupId, NonZeroU32>,
     max_lease: Option<(Duration, String)>,
     max_uses: Option<(NonZeroU32, String)>,
+    /// Each use is to be evaluated.
+    online: bool,
 }
 
 /// The annotations of `policy`, whose name is `id`; or what is wrong with them.
@@ -60,7 +62,12 @@ pub(super) fn read(
             (Effect::Permit, "max_uses") => {
                 count(value, u32::MAX).map(|uses| demand.max_uses = Some((uses, id.to_owned())))
             }
-            (Effect::Permit, "online" | "evidence" | "presence") => {
+            (Effect::Permit, "online") if value.is_empty() => {
+                demand.online = true;
+                Ok(())
+            }
+            (Effect::Permit, "online") => Err("takes no value".into()),
+            (Effect::Permit, "evidence" | "presence") => {
                 Err("is not supported by this version".into())
             }
             (Effect::Forbid, "reason") => reason(value),
@@ -156,6 +163,7 @@ impl Demand {
         }
         self.max_lease = least(self.max_lease, other.max_lease.clone());
         self.max_uses = least(self.max_uses, other.max_uses.clone());
+        self.online |= other.online;
         self
     }
 
@@ -183,7 +191,7 @@ impl Demand {
             approvals: self.approvals.clone(),
             max_lifetime: self.max_lease().0,
             max_uses: self.max_uses().map(|(uses, _)| uses),
-            online: false,
+            online: self.online,
             evidence: false,
             presence: false,
         }

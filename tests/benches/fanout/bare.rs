@@ -165,6 +165,12 @@ impl GatewayService for Service {
     ) -> Result<Response<v1::RedeemResponse>, Status> {
         Err(Status::unimplemented("no part of the fan-out"))
     }
+    async fn reevaluate(
+        &self,
+        _: Request<v1::ReevaluateRequest>,
+    ) -> Result<Response<v1::ReevaluateResponse>, Status> {
+        Err(Status::unimplemented("no part of the fan-out"))
+    }
     async fn report_use(
         &self,
         _: Request<v1::ReportUseRequest>,

@@ -1,9 +1,9 @@
-//! Spends uses of counted grants at a broker, over gRPC.
+//! Asks a broker about single uses, over gRPC: counted ones are spent, online ones evaluated.
 
 use std::time::Duration;
 
 use dayfly_proto::v1::gateway_service_client::GatewayServiceClient;
-use dayfly_proto::v1::{RedeemRequest, RedeemResponse};
+use dayfly_proto::v1::{RedeemRequest, RedeemResponse, ReevaluateRequest};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -29,7 +29,7 @@ impl Redeemer {
 
     /// Asks the next broker only where one did not answer. If the first did record the use, the
     /// second says that it was recorded before, and the use is lost rather than given twice.
-    async fn ask(&self, request: RedeemRequest) -> Result<(), NotRedeemed> {
+    async fn spend(&self, request: RedeemRequest) -> Result<(), NotRedeemed> {
         for broker in &self.brokers {
             let mut broker = GatewayServiceClient::new(broker.clone());
             let answer = timeout(ANSWER, broker.redeem(request.clone())).await;
@@ -39,6 +39,19 @@ impl Redeemer {
                 Ok(RedeemResponse { spent_before: true, .. }) => return Err(NotRedeemed::Repeated),
                 Err(status) if is_refusal(&status) => return Err(NotRedeemed::Spent),
                 Err(_) => {}
+            }
+        }
+        Err(NotRedeemed::Unanswered)
+    }
+
+    /// Asks the next broker only where one could not tell: a no is final.
+    async fn evaluate(&self, request: ReevaluateRequest) -> Result<(), NotRedeemed> {
+        for broker in &self.brokers {
+            let mut broker = GatewayServiceClient::new(broker.clone());
+            match timeout(ANSWER, broker.reevaluate(request.clone())).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(status)) if is_refusal(&status) => return Err(NotRedeemed::Drifted),
+                Ok(Err(_)) | Err(_) => {}
             }
         }
         Err(NotRedeemed::Unanswered)
@@ -61,6 +74,10 @@ fn is_refusal(status: &Status) -> bool {
 impl Redeem for Redeemer {
     fn redeem(&self, token: TokenId, use_id: UseId) -> Redemption<'_> {
         let request = RedeemRequest { token_id: token.to_string(), use_id: use_id.to_string() };
-        Box::pin(self.ask(request))
+        Box::pin(self.spend(request))
+    }
+
+    fn reevaluate(&self, token: TokenId) -> Redemption<'_> {
+        Box::pin(self.evaluate(ReevaluateRequest { token_id: token.to_string() }))
     }
 }

@@ -11,23 +11,32 @@ use crate::reject::Reject;
 /// The broker's answer about one use, when it arrives.
 pub type Redemption<'a> = Pin<Box<dyn Future<Output = Result<(), NotRedeemed>> + Send + 'a>>;
 
-/// Spends one use of a counted grant at the broker.
+/// Asks the broker about uses, each of them: a counted one is spent there, an online one is judged
+/// by policy as it is now. Whatever is not known is [`NotRedeemed::Unanswered`], and that within a
+/// bounded time.
 ///
-/// `Ok` only when the broker said, for this very call, that the use is recorded and was not before:
-/// a use id that was spent earlier is [`NotRedeemed::Repeated`], since whoever spent it may have
-/// acted on it. Whatever is not known is [`NotRedeemed::Unanswered`]. Any error is safe: a lost
-/// answer may cost a use, and never gives one. Answering `Ok` without asking gives uses away.
+/// Of a counted use `Ok` only when the broker said, for this very call, that the use is recorded
+/// and was not before: a use id that was spent earlier is [`NotRedeemed::Repeated`], since
+/// whoever spent it may have acted on it. Of an online use `Ok` only when the broker allowed it
+/// in answer to this very call. Any error is safe: a lost answer may cost a use, and never gives
+/// one. Answering `Ok` without asking gives uses away.
 pub trait Redeem: Send + Sync {
     /// Spends the use `use_id` of the grant of `token`.
     fn redeem(&self, token: TokenId, use_id: UseId) -> Redemption<'_>;
+
+    /// Whether policy allows a use of the grant of `token` now.
+    fn reevaluate(&self, token: TokenId) -> Redemption<'_>;
 }
 
-/// Why a use was not spent.
+/// Why a use was not spent, or not allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NotRedeemed {
     /// No use is left, or the grant has ended.
     #[error("no use of the grant is left")]
     Spent,
+    /// Policy does not allow it now, or the grant has ended.
+    #[error("policy does not allow this use at present")]
+    Drifted,
     /// The use id was spent before.
     #[error("the use id was spent before")]
     Repeated,
@@ -40,6 +49,7 @@ impl From<NotRedeemed> for Reject {
     fn from(why: NotRedeemed) -> Self {
         match why {
             NotRedeemed::Spent => Self::Spent,
+            NotRedeemed::Drifted => Self::Drifted,
             NotRedeemed::Repeated => Self::UseRepeated,
             NotRedeemed::Unanswered => Self::Unanswered,
         }
@@ -63,16 +73,19 @@ impl MustAsk {
     }
 
     /// Asks, and looks at the state once more after the answer. `use_id` is drawn by the client
-    /// for this use and no other.
-    ///
-    /// Rights whose uses are *evaluated* by the broker are refused: there is no one to ask yet.
+    /// for this use and no other; only counted rights need one. What is both online and counted is
+    /// spent only after policy allowed it.
     pub async fn ask(self, broker: &dyn Redeem, use_id: Option<UseId>) -> Result<Verified, Reject> {
         let claims = self.verified.claims();
-        if claims.online {
-            return Err(Reject::Unanswered);
+        if claims.counted && use_id.is_none() {
+            return Err(Reject::NoUseId);
         }
-        let use_id = use_id.ok_or(Reject::NoUseId)?;
-        broker.redeem(claims.token, use_id).await?;
+        if claims.online {
+            broker.reevaluate(claims.token).await?;
+        }
+        if let Some(use_id) = use_id.filter(|_| claims.counted) {
+            broker.redeem(claims.token, use_id).await?;
+        }
         match self.verified.cancellation().reason() {
             Some(reason) => Err(reason),
             None => Ok(self.verified),

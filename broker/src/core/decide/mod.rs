@@ -55,6 +55,7 @@ pub fn decide(
         Command::Withdraw(grant) => approve::withdraw(&asked, grant),
         Command::Exchange(exchange, verdict) => exchange::exchange(&asked, exchange, verdict),
         Command::Redeem(token, use_id) => redeem::redeem(&asked, token, use_id),
+        Command::Reevaluate(token, verdict) => redeem::reevaluate(&asked, token, verdict),
         Command::Report(batch) => report::report(&asked, batch),
         Command::Complete(request, key, outcome) => end::complete(&asked, request, key, *outcome),
         Command::Cancel(request, key) => end::cancel(&asked, request, key),

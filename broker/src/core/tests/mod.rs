@@ -9,6 +9,7 @@ mod feed;
 mod identities;
 mod measure;
 mod model;
+mod online;
 mod oracle;
 mod quota;
 mod refusals;

@@ -51,9 +51,9 @@ const CALLERS: [(&str, &str); 10] = [
     ("elsewhere", "gateway/mail"),
     ("stranger", "nobody/x"),
 ];
-const COMMANDS: [&str; 10] = [
-    "file", "approve", "deny", "withdraw", "exchange", "again", "redeem", "complete", "cancel",
-    "revoke",
+const COMMANDS: [&str; 11] = [
+    "file", "approve", "deny", "withdraw", "exchange", "again", "redeem", "evaluate", "complete",
+    "cancel", "revoke",
 ];
 
 fn scene(stage: &str) -> Scene {
@@ -151,6 +151,7 @@ impl Scene {
             }
             "again" => Command::Exchange(self.exchange.clone(), same),
             "redeem" => Command::Redeem(self.token, self.use_id),
+            "evaluate" => Command::Reevaluate(self.token, same),
             "complete" => Command::Complete(request, key, TaskOutcome::Succeeded),
             "cancel" => Command::Cancel(request, key),
             "revoke" => Command::Revoke(Target::Grant(self.grant), None),

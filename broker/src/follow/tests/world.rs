@@ -293,6 +293,12 @@ impl GatewayService for Plain {
     ) -> Result<Response<v1::RedeemResponse>, Status> {
         Err(Status::unimplemented("no part of this world"))
     }
+    async fn reevaluate(
+        &self,
+        _: Request<v1::ReevaluateRequest>,
+    ) -> Result<Response<v1::ReevaluateResponse>, Status> {
+        Err(Status::unimplemented("no part of this world"))
+    }
     async fn report_use(
         &self,
         _: Request<v1::ReportUseRequest>,

@@ -44,7 +44,8 @@ fn an_annotation_that_is_unknown_misspelt_empty_or_misplaced_refuses_the_bundle(
     refused(approvals, "@approvals(\"dba:1, dba:1\")", "must not name a group twice");
     refused(approvals, "@approvals(\"dba:1\") @approvals(\"none\")", "duplicate");
     refused(approvals, "@approvals(\"dba:1\") @reason(\"x\")", "stands only on a forbid");
-    for later in ["online", "evidence", "presence"] {
+    refused(approvals, &format!("{approvals} @online(\"yes\")"), "`@online` takes no value");
+    for later in ["evidence", "presence"] {
         let later = format!("@approvals(\"dba:1\") @{later}");
         refused(approvals, &later, "is not supported by this version");
     }

@@ -63,17 +63,34 @@ fn a_revocation_that_spares_a_use_does_not_end_it() {
     assert!(!handle.is_cancelled());
 }
 
-/// Answers as it is told, and remembers what it was asked.
+/// Answers as it is told, and remembers what it was asked: the use, or none where policy is asked.
 struct Broker {
     answer: Result<(), NotRedeemed>,
-    asked: Mutex<Vec<UseId>>,
+    policy: Result<(), NotRedeemed>,
+    asked: Mutex<Vec<Option<UseId>>>,
+}
+
+impl Broker {
+    fn new(policy: Result<(), NotRedeemed>, answer: Result<(), NotRedeemed>) -> Self {
+        Self { policy, answer, asked: Mutex::default() }
+    }
+
+    fn asked(&self) -> Vec<Option<UseId>> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
 }
 
 impl Redeem for Broker {
     fn redeem(&self, token: TokenId, use_id: UseId) -> Redemption<'_> {
         assert_eq!(token, claims().token);
-        self.asked.lock().unwrap().push(use_id);
+        self.asked.lock().unwrap().push(Some(use_id));
         Box::pin(std::future::ready(self.answer))
+    }
+
+    fn reevaluate(&self, token: TokenId) -> Redemption<'_> {
+        assert_eq!(token, claims().token);
+        self.asked.lock().unwrap().push(None);
+        Box::pin(std::future::ready(self.policy))
     }
 }
 
@@ -104,18 +121,44 @@ fn a_counted_right_passes_only_by_the_answer_of_the_broker() {
         (Err(NotRedeemed::Unanswered), Err(Reject::Unanswered)),
         (Ok(()), Ok(())),
     ] {
-        let broker = Broker { answer, asked: Mutex::default() };
+        let broker = Broker::new(Err(NotRedeemed::Drifted), answer);
         assert_eq!(answered(question(&mut world, &counted), &broker, use_id), expected);
-        assert_eq!(broker.asked.lock().unwrap().len(), 1);
+        assert_eq!(broker.asked(), [use_id]);
     }
-    let broker = Broker { answer: Ok(()), asked: Mutex::default() };
+    let broker = Broker::new(Ok(()), Ok(()));
     let unnamed = question(&mut world, &counted);
     assert_eq!(answered(unnamed, &broker, None), Err(Reject::NoUseId));
-    let online = question(&mut world, &Claims { online: true, ..counted.clone() });
-    assert_eq!(answered(online, &broker, use_id), Err(Reject::Unanswered));
-    assert!(broker.asked.lock().unwrap().is_empty());
+    assert!(broker.asked().is_empty());
     // Taken back while the broker was being asked.
     let asking = question(&mut world, &counted);
     world.tell(Kind::Revoked(Target::Grant(claims().grant)));
     assert_eq!(answered(asking, &broker, use_id).unwrap_err().code(), "revoked");
+}
+
+#[test]
+fn an_online_right_passes_only_if_policy_allows_it_now() {
+    let mut world = World::new();
+    let online = Claims { online: true, ..claims() };
+    let both = Claims { counted: true, ..online.clone() };
+    let use_id = Some(UseId::draw(at(NOW), [1; 10]));
+    for (policy, expected) in [
+        (Err(NotRedeemed::Drifted), Err(Reject::Drifted)),
+        (Err(NotRedeemed::Unanswered), Err(Reject::Unanswered)),
+        (Ok(()), Ok(())),
+    ] {
+        let broker = Broker::new(policy, Ok(()));
+        assert_eq!(answered(question(&mut world, &online), &broker, use_id), expected);
+        assert_eq!(broker.asked(), [None], "nothing is counted");
+        assert_eq!(answered(question(&mut world, &both), &broker, use_id), expected);
+        let asked = if expected.is_ok() { vec![None, use_id] } else { vec![None] };
+        assert_eq!(broker.asked(), asked, "nothing is spent on what policy refuses");
+        assert_eq!(answered(question(&mut world, &both), &broker, None), Err(Reject::NoUseId));
+        assert!(broker.asked().is_empty());
+    }
+    let broker = Broker::new(Ok(()), Err(NotRedeemed::Spent));
+    assert_eq!(answered(question(&mut world, &both), &broker, use_id), Err(Reject::Spent));
+    assert_eq!(answered(question(&mut world, &online), &broker, None), Ok(()));
+    let asking = question(&mut world, &online);
+    world.tell(Kind::Revoked(Target::Grant(claims().grant)));
+    assert_eq!(answered(asking, &broker, None).unwrap_err().code(), "revoked");
 }

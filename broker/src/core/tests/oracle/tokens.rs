@@ -114,6 +114,7 @@ impl Told {
             | Command::Deny(..)
             | Command::Withdraw(_)
             | Command::Redeem(..)
+            | Command::Reevaluate(..)
             | Command::Report(_)
             | Command::Complete(..)
             | Command::Cancel(..)
