@@ -1,7 +1,10 @@
 //! A durable exchange over mutual TLS, against the least that it could cost: the same call, over
 //! the same listener, with one durable grouped append, one signature and one key derivation.
 //!
-//! `cargo bench -p dayfly-tests --bench exchange`, with a number of calls behind `--` if not 4096.
+//! And the same, and deciding it, while up to a million grants of others are live.
+//!
+//! `cargo bench -p dayfly-tests --bench exchange`, with a number of calls behind `--` if not 4096,
+//! and the most live grants if not a million.
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 use std::path::{Path, PathBuf};
@@ -22,7 +25,7 @@ use dayfly_broker::found::{self, Founding};
 use dayfly_broker::journal::{Journal as _, Replay, Sqlite, StoredEntry, chain};
 use dayfly_broker::policy::files::BundleFiles;
 use dayfly_broker::random::SystemRandom;
-use dayfly_broker::serve::{Host, Listeners, Opened};
+use dayfly_broker::serve::{Host, Listeners, Opened, ServeError};
 use dayfly_broker::shutdown::Shutdown;
 use dayfly_proto::v1;
 use dayfly_proto::v1::access_service_client::AccessServiceClient;
@@ -39,6 +42,7 @@ use tonic::service::Routes;
 use tonic::transport::Channel;
 
 mod bare;
+mod sizes;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -49,23 +53,24 @@ const CONNECTIONS: usize = 4;
 const DOMAIN: &str = "example.test";
 
 fn main() -> Outcome<()> {
-    let calls = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(4096);
+    let mut numbers = std::env::args().filter_map(|arg| arg.parse::<u32>().ok());
+    let (calls, live) = (numbers.next().unwrap_or(4096), numbers.next().unwrap_or(1_000_000));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(calls))
+    runtime.block_on(measure(usize::try_from(calls)?, live))
 }
 
-async fn measure(calls: usize) -> Outcome<()> {
+async fn measure(calls: usize, live: u32) -> Outcome<()> {
     let dir = std::env::temp_dir().join(format!("dayfly-bench-{}", std::process::id()));
-    let measured = in_dir(&dir, calls).await;
+    let measured = in_dir(&dir, calls, live).await;
     std::fs::remove_dir_all(&dir)?;
     measured
 }
 
-async fn in_dir(dir: &Path, calls: usize) -> Outcome<()> {
+async fn in_dir(dir: &Path, calls: usize, live: u32) -> Outcome<()> {
     std::fs::create_dir(dir)?;
     println!("sqlite {}", Sqlite::SETTINGS);
     println!("tls 1.3, {calls} calls, {AT_ONCE} at once over {CONNECTIONS} connections");
-    let world = World::start(dir).await?;
+    let world = World::open(dir, World::found(dir).await?).await?;
     let tickets = world.granted(calls.saturating_mul(2)).await?;
     let (alone, busy) = tickets.split_at(calls);
 
@@ -86,8 +91,8 @@ async fn in_dir(dir: &Path, calls: usize) -> Outcome<()> {
     figure("exchange_busy_p99", real_busy.p99(), "us", bare_busy.p99() / real_busy.p99());
     figure("bare_busy", bare_busy.rate(), "calls/s", 1.0);
     figure("exchange_busy", real_busy.rate(), "calls/s", real_busy.rate() / bare_busy.rate());
-    world.stop.cut();
-    Ok(())
+    world.close().await?;
+    sizes::measure(dir, live).await
 }
 
 /// One line a figure. The ratio says how near it comes to the bare one: 1 is as good.
@@ -102,10 +107,12 @@ struct World {
     identity: PathBuf,
     agent: SpiffeId,
     stop: Shutdown,
+    serving: tokio::task::JoinHandle<Result<(), ServeError>>,
 }
 
 impl World {
-    async fn start(dir: &Path) -> Outcome<Self> {
+    /// A broker that has not run yet, in `dir`.
+    async fn found(dir: &Path) -> Outcome<Config> {
         let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/minimal");
         let home = dir.join("broker");
         let founding = Founding {
@@ -118,18 +125,30 @@ impl World {
         let any = "127.0.0.1:0".parse()?;
         (config.listen.broker, config.listen.join, config.listen.http) = (any, any, any);
         (config.limits.live_grants, config.limits.pending_requests) = (u32::MAX, u32::MAX);
+        Ok(config)
+    }
+
+    /// Runs it, and has the workload join.
+    async fn open(dir: &Path, config: Config) -> Outcome<Self> {
         let stop = Shutdown::new();
         let host = Host { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
         let opened = Opened::open(&config, &host, stop.clone()).await?;
         let listeners = Listeners::bind(&config).await?;
         let door = listeners.join.local_addr()?.to_string();
-        tokio::spawn(opened.run(listeners));
+        let serving = tokio::spawn(opened.run(listeners));
 
         let agent: SpiffeId = format!("spiffe://{DOMAIN}/agent/bench").parse()?;
         let (identity, clock) = (dir.join("identity"), Arc::new(SystemClock));
         let string = authority(&config).await?.invite(&agent, SystemClock.now()).await?.0;
         join::join(&string, &door, &identity, clock).await?;
-        Ok(Self { dir: dir.into(), config, identity, agent, stop })
+        Ok(Self { dir: dir.into(), config, identity, agent, stop, serving })
+    }
+
+    /// Ends the broker, and gives its memory back.
+    async fn close(self) -> Outcome<()> {
+        self.stop.begin();
+        self.stop.cut();
+        Ok(self.serving.await??)
     }
 
     async fn sessions(&self, identity: &Path) -> Outcome<Vec<Arc<Session>>> {
@@ -143,10 +162,9 @@ impl World {
     /// Requests that were granted at once.
     async fn granted(&self, count: usize) -> Outcome<Vec<Ticket>> {
         let client = Client::new(Session::open(&self.identity, Arc::new(SystemClock)).await?);
-        let rights = [Right { operation: "read".parse()?, resource: "files/report".parse()? }];
         let ask = Ask {
             audience: format!("spiffe://{DOMAIN}/gateway/files").parse()?,
-            scope: Scope::new(rights, [])?,
+            scope: scope()?,
             task: "bench".parse()?,
             purpose: "work".parse()?,
             justification: String::new(),
@@ -237,6 +255,12 @@ impl World {
         }
         last.ok_or_else(|| "the broker recorded no token".into())
     }
+}
+
+/// What is asked for.
+fn scope() -> Outcome<Scope> {
+    let right = Right { operation: "read".parse()?, resource: "files/report".parse()? };
+    Ok(Scope::new([right], [])?)
 }
 
 async fn authority(config: &Config) -> Outcome<Authority> {

@@ -1,0 +1,182 @@
+//! What a decision, and a durable exchange, cost while many grants of others are live: no more
+//! than while few are.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dayfly_broker::config::Config;
+use dayfly_broker::core::command::{Caller, Command, Exchange, Filing};
+use dayfly_broker::core::decide::decide;
+use dayfly_broker::core::event::{Actor, Entry, Event, Head};
+use dayfly_broker::core::state::State;
+use dayfly_broker::core::verdict::{Outcome as Answer, Verdict};
+use dayfly_broker::journal::{Journal as _, Replay, Sqlite, StoredEntry};
+use dayfly_broker::random::{Random as _, SystemRandom};
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::{ExchangeId, GrantId, RequestId};
+use dayfly_verifier::request::{ConfirmBy, Requirement};
+use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
+use ed25519_dalek::SigningKey;
+use tokio::time::Instant;
+
+use super::{DOMAIN, Outcome, World, figure, run, scope};
+
+/// How many are live, and how that is written.
+const SIZES: [(u32, &str); 3] = [(1_000, "10^3"), (100_000, "10^5"), (1_000_000, "10^6")];
+/// How often each is done.
+const ROUNDS: u32 = 1_000;
+const BATCH: usize = 4096;
+const LEASE: Duration = Duration::from_secs(3600);
+
+/// Prints the figures, with the ratio to that of the first size; at most `most` are live.
+pub(crate) async fn measure(dir: &Path, most: u32) -> Outcome<()> {
+    let mut first = None;
+    for (count, name) in SIZES.into_iter().filter(|(count, _)| *count <= most) {
+        let dir = dir.join(name);
+        std::fs::create_dir(&dir)?;
+        let config = World::found(&dir).await?;
+        let decided = crowd(&config, count).await?;
+
+        let world = World::open(&dir, config).await?;
+        let tickets = world.granted(usize::try_from(ROUNDS)?).await?;
+        let sessions = world.sessions(&world.identity).await?;
+        let exchanged = run(&sessions, world.calls(&tickets)?, 1).await?.p50();
+        world.close().await?;
+
+        let (decided_first, exchanged_first) = *first.get_or_insert((decided, exchanged));
+        figure(&format!("decide_at_{name}"), decided, "us", decided / decided_first);
+        figure(&format!("exchange_at_{name}"), exchanged, "us", exchanged / exchanged_first);
+    }
+    Ok(())
+}
+
+/// Puts `count` live grants, each of a workload of its own, into a journal that was founded. Says
+/// what deciding takes then, in microseconds.
+async fn crowd(config: &Config, count: u32) -> Outcome<f64> {
+    let store = Sqlite::open(&config.journal())?;
+    let mut replay = Replay::from(State::default());
+    for stored in store.read(&Head::ORIGIN, usize::MAX).await? {
+        replay.push_stored(&stored)?;
+    }
+    let (mut state, asks) = (replay.into_state(), Asks::new()?);
+    let (mut after, mut waiting) = (state.head, Vec::with_capacity(BATCH));
+    for n in 0..count {
+        let (caller, now) = (caller(n)?, SystemClock.now().max(state.time));
+        let (_, (by, events)) = asks.file(&state, &caller, now)?;
+        for event in events {
+            let entry = Entry { by: by.clone(), at: now, policy: state.bundle, event };
+            let stored = StoredEntry::after(&state.head, &entry)?;
+            state.apply(*stored.head(), &entry)?;
+            waiting.push(stored);
+        }
+        if waiting.len() >= BATCH || n.saturating_add(1) == count {
+            store.append(&after, &waiting).await?;
+            after = state.head;
+            waiting.clear();
+        }
+    }
+    asks.decisions(&state, count)
+}
+
+/// Each number is a workload.
+fn caller(n: u32) -> Outcome<Caller> {
+    let until = SystemClock.now().plus(LEASE);
+    Ok(Caller { id: format!("spiffe://{DOMAIN}/agent/n{n}").parse()?, until })
+}
+
+/// What a command makes happen, and by whom.
+type Decided = (Actor, Vec<Event>);
+
+/// What all of them ask for, each for a task of its own.
+struct Asks {
+    filing: Filing,
+    required: Requirement,
+}
+
+impl Asks {
+    fn new() -> Outcome<Self> {
+        let holder = SigningKey::from_bytes(&[7; 32]).verifying_key();
+        let filing = Filing {
+            id: RequestId::draw(SystemClock.now(), random()),
+            principal: None,
+            holder_key: HolderKey::from_slice(holder.as_bytes())?,
+            confirmation: ConfirmBy::Key,
+            audience: format!("spiffe://{DOMAIN}/gateway/files").parse()?,
+            scope: scope()?,
+            task: "bench".parse()?,
+            purpose: "work".parse()?,
+            lifetime: Some(LEASE),
+            uses: None,
+            default_uses: None,
+            justification: None,
+        };
+        let required = Requirement {
+            approvals: [].into(),
+            max_lifetime: LEASE,
+            max_uses: None,
+            online: false,
+            evidence: false,
+            presence: false,
+        };
+        Ok(Self { filing, required })
+    }
+
+    /// What comes of a new request.
+    fn file(&self, state: &State, caller: &Caller, now: Timestamp) -> Outcome<(Filing, Decided)> {
+        let id = RequestId::draw(now, random());
+        let filing = Filing { id, task: id.to_string().parse()?, ..self.filing.clone() };
+        let verdict = self.permitted(state, caller, &filing, None, now)?;
+        let decided = decide(state, &Command::File(filing.clone(), verdict), caller, now)?;
+        Ok((filing, decided))
+    }
+
+    fn permitted(
+        &self,
+        state: &State,
+        caller: &Caller,
+        filing: &Filing,
+        but: Option<&GrantId>,
+        now: Timestamp,
+    ) -> Outcome<Verdict> {
+        let basis = state.basis(&caller.id, &filing.task, but, now).ok_or("no bundle")?;
+        Ok(Verdict { basis, outcome: Answer::Permitted(self.required.clone()) })
+    }
+
+    /// What it takes to file, to be granted and to exchange, in microseconds: decided, and folded
+    /// into a clone of the state, as the sequencer does.
+    fn decisions(&self, state: &State, from: u32) -> Outcome<f64> {
+        let (key, listed) = state.keys.iter().next().ok_or("there is no signing key")?;
+        let signing_key = (*key, listed.not_after);
+        let now = SystemClock.now().max(state.time);
+        let began = Instant::now();
+        for n in 0..ROUNDS {
+            let (mut state, caller) = (state.clone(), caller(from.saturating_add(n))?);
+            let (filing, decided) = self.file(&state, &caller, now)?;
+            fold(&mut state, decided, now)?;
+            let grant = GrantId::derive(&state.head.epoch, &caller.id, &filing.id);
+            let verdict = self.permitted(&state, &caller, &filing, Some(&grant), now)?;
+            let id = ExchangeId::draw(now, random());
+            let Filing { id: request, holder_key, .. } = filing;
+            let exchange = Exchange { request, id, holder_key, signing_key };
+            let exchanged = Command::Exchange(exchange, verdict);
+            let decided = decide(&state, &exchanged, &caller, now)?;
+            fold(&mut state, decided, now)?;
+        }
+        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS))
+    }
+}
+
+/// Folds what was decided. What the entries hash to is no part of deciding.
+fn fold(state: &mut State, (by, events): Decided, at: Timestamp) -> Outcome<()> {
+    for event in events {
+        let entry = Entry { by: by.clone(), at, policy: state.bundle, event };
+        state.apply(Head { seq: state.head.seq.next(), ..state.head }, &entry)?;
+    }
+    Ok(())
+}
+
+fn random() -> [u8; 10] {
+    let mut bytes = [0; 10];
+    SystemRandom.fill(&mut bytes);
+    bytes
+}
