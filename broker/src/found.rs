@@ -192,6 +192,17 @@ pub fn token_key_file(key: KeyId) -> String {
     format!("token-{key}.key")
 }
 
+/// All token-signing keys in the directory `keys`, of which a broker needs one at least to start.
+pub fn all_token_keys(keys: &Path) -> Result<Vec<TokenKey>, SignerError> {
+    let found = token_keys(keys, |_| false)?;
+    if found.is_empty() {
+        let path = keys.join(token_key_file(KeyId(1)));
+        let rule = "is missing, and no other key there signs tokens".into();
+        return Err(SignerError::File { path, rule });
+    }
+    Ok(found)
+}
+
 /// The token-signing keys in the directory `keys`, by their files `token-N.key`, but those that are
 /// `known`. A file whose key has another number than its name is refused.
 pub fn token_keys(

@@ -33,7 +33,7 @@ use crate::core::event::Head;
 use crate::follow::feed::Hub;
 use crate::follow::instances::Standing;
 use crate::follow::trust::Trust;
-use crate::found::{FEED_KEY, FoundError, read_statement, token_keys};
+use crate::found::{FEED_KEY, FoundError, all_token_keys, read_statement};
 use crate::journal::{Joins, Journal, JournalError, Sqlite, Store};
 use crate::keys::NumberedKey;
 use crate::policy::files::{FILE_NAMES, MAX_FILE_BYTES};
@@ -137,7 +137,7 @@ impl Opened {
         shutdown: Shutdown,
     ) -> Result<Self, ServeError> {
         let keys = config.keys();
-        let signer = Signer::new(token_keys(&keys, |_| false)?);
+        let signer = Signer::new(all_token_keys(&keys)?);
         let store = Arc::new(Sqlite::open(&config.journal())?);
         let joins: Arc<dyn Joins> = store.clone();
         let random = host.random.clone();
