@@ -234,6 +234,7 @@ impl Reject {
 
     /// Whether it was found out of a token whose signatures are good, or may be: only then is it
     /// worth looking which one it is.
+    #[cfg(feature = "tower")]
     pub(crate) const fn names_token(&self) -> bool {
         let before = matches!(self, Self::NoToken | Self::Ambiguous | Self::Malformed(_));
         !before && !matches!(self, Self::UnknownKey(_) | Self::BadSignature(_))
