@@ -20,7 +20,8 @@ use dayfly_verifier::time::{Clock as _, SystemClock};
 
 use super::console::{Format, GOOD, WAITING};
 use super::exit::{Exit, Refused};
-use super::pending::{client, failed, get, json_of, page, shown, span, standing};
+use super::pending::{client, failed, get, json_of, page, shown, standing};
+use super::when::span;
 use super::{Context, block_on};
 use crate::policy::requirement::lease;
 

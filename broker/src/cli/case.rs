@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use super::Context;
 use super::console::{GOOD, STRONG, WAITING};
 use super::exit::{Exit, Refused};
+use super::when::time;
 
 /// Shows how a request stands.
 pub(super) fn show(context: &Context, case: &Case) {
@@ -27,10 +28,10 @@ pub(super) fn text(case: &Case) -> String {
     }
     if case.standing == Standing::Pending {
         lines.push(format!("asks for {}", approvals(case)));
-        lines.push(format!("expires  {}", case.pending_until));
+        lines.push(format!("expires  {}", time(case.pending_until)));
     }
     if let Some(terms) = &case.terms {
-        lines.push(format!("lease    {} to {}", terms.from, terms.until));
+        lines.push(format!("lease    {} to {}", time(terms.from), time(terms.until)));
         lines.extend(terms.scope.rights().map(|right| format!("allows   {right}")));
         lines.extend(terms.scope.constraints().map(|limit| format!("where    {limit}")));
         lines.extend(terms.uses.map(|uses| format!("uses     {uses}")));

@@ -14,6 +14,7 @@ use dayfly_verifier::time::{SystemClock, Timestamp};
 use serde_json::json;
 
 use super::exit::{Exit, Refused};
+use super::when::time;
 use super::{Context, block_on};
 use crate::authority::AuthorityError;
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
@@ -157,21 +158,20 @@ impl Invite {
     /// Runs the verb.
     pub fn run(self, context: &Context) -> Result<(), Refused> {
         let id: SpiffeId = self.id.parse().map_err(|error| Refused::new(Exit::Usage, error))?;
-        let (string, expires_at) = block_on(async {
+        let (string, until) = block_on(async {
             match &self.config {
                 Some(config) => on_this_host(&load(config)?, &id).await,
                 None => as_operator(context, &id).await,
             }
         })?;
-        let json =
-            || json!({ "spiffe_id": id.to_string(), "join": string, "expires_at": expires_at });
-        context.console.progress(&format!("for {id}, one use, until {expires_at}"));
+        let json = || json!({ "spiffe_id": id.to_string(), "join": string, "expires_at": until.to_string() });
+        context.console.progress(&format!("for {id}, one use, until {}", time(until)));
         context.console.result(|| string.clone(), json);
         Ok(())
     }
 }
 
-async fn on_this_host(config: &Config, id: &SpiffeId) -> Result<(String, String), Refused> {
+async fn on_this_host(config: &Config, id: &SpiffeId) -> Result<(String, Timestamp), Refused> {
     let host = Host { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
     let invited = invite::on_this_host(config, &host, id).await;
     let (string, until) = invited.map_err(|error| match error {
@@ -182,17 +182,20 @@ async fn on_this_host(config: &Config, id: &SpiffeId) -> Result<(String, String)
         InviteError::Journal(error) => serving(error.into()),
         InviteError::Failed(_) => Refused::new(Exit::Unavailable, error),
     })?;
-    Ok((string.to_text().to_string(), until.to_string()))
+    Ok((string.to_text().to_string(), until))
 }
 
-async fn as_operator(context: &Context, id: &SpiffeId) -> Result<(String, String), Refused> {
+async fn as_operator(context: &Context, id: &SpiffeId) -> Result<(String, Timestamp), Refused> {
     let session = context.session().await?;
     let request = CreateJoinRequest { spiffe_id: id.to_string() };
     let answer = OperatorServiceClient::new(session.channel()).create_join(request).await;
     let answer = answer.map_err(|status| context.refused(OpenError::from_status(status)))?;
     let answer = answer.into_inner();
     let until = u64::try_from(answer.expires_at_ms).ok().and_then(|ms| Timestamp::from_ms(ms).ok());
-    Ok((answer.join_string, until.map(|until| until.to_string()).unwrap_or_default()))
+    let until = until.ok_or_else(|| {
+        Refused::new(Exit::Unavailable, anyhow::anyhow!("the broker does not say until when"))
+    })?;
+    Ok((answer.join_string, until))
 }
 
 impl Join {
@@ -228,9 +231,10 @@ impl Join {
 }
 
 fn show(context: &Context, dir: &Path, identity: &Identity) {
-    let (id, until, dir) = (identity.id().to_string(), identity.until().to_string(), dir.display());
-    let text = || format!("joined as {id} until {until}\nidentity in {dir}");
-    let json = || json!({ "spiffe_id": id, "until": until, "identity": dir.to_string() });
+    let (id, until, dir) = (identity.id().to_string(), identity.until(), dir.display());
+    let text = || format!("joined as {id} until {}\nidentity in {dir}", time(until));
+    let json =
+        || json!({ "spiffe_id": id, "until": until.to_string(), "identity": dir.to_string() });
     context.console.result(text, json);
 }
 

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use super::exit::{Exit, Refused};
 use super::host::load;
-use super::operate::time;
 use super::revoke::take_back;
+use super::when::time_of_ms;
 use super::{Context, block_on};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::found::{
@@ -137,7 +137,7 @@ impl List {
                 vec![
                     key.key.to_string(),
                     standing(key),
-                    time(key.not_after_ms),
+                    time_of_ms(key.not_after_ms),
                     if key.held { "yes" } else { "no" }.to_owned(),
                     format!("{} of {}", key.known_by, key.instances),
                 ]

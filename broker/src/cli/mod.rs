@@ -23,6 +23,7 @@ pub mod request;
 pub mod revoke;
 mod shop;
 pub mod token;
+mod when;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

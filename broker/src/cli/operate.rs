@@ -8,7 +8,6 @@ use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::{self, Standing};
 use dayfly_verifier::id::TaskId;
 use dayfly_verifier::spiffe::SpiffeId;
-use dayfly_verifier::time::Timestamp;
 use serde_json::{Value as Json, json};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -16,6 +15,7 @@ use tonic::transport::Channel;
 use super::console::{FAINT, WAITING, table};
 use super::exit::Refused;
 use super::revoke::{instance_json, name, seconds, silence};
+use super::when::time_of_ms;
 use super::{Context, block_on};
 
 /// List grants: the live ones and the requests that wait, or all that is remembered.
@@ -81,7 +81,7 @@ impl Grants {
                     request.workload.clone(),
                     request.task.clone(),
                     rights(request).join(", "),
-                    time(until(request)),
+                    time_of_ms(until(request)),
                     request.because.clone(),
                 ]
             });
@@ -148,7 +148,7 @@ fn status_text(status: &v1::GetStatusResponse) -> String {
     let head = status.head.clone().unwrap_or_default();
     let rows = [
         ("broker", format!("{} (version {})", status.broker, status.version)),
-        ("serving since", time(status.started_at_ms)),
+        ("serving since", time_of_ms(status.started_at_ms)),
         ("log", format!("entry {} of epoch {}, hash {}", head.seq, head.epoch, head.hash)),
         ("bundle", status.bundle_digest.clone()),
         ("live grants", status.live_grants.to_string()),
@@ -156,7 +156,7 @@ fn status_text(status: &v1::GetStatusResponse) -> String {
     ];
     let rows = rows.into_iter().chain(status.keys.iter().map(|key| {
         let use_ = if key.signing { "signs" } else { "does not sign" };
-        ("key", format!("{}: {use_}, ends {}", key.key, time(key.not_after_ms)))
+        ("key", format!("{}: {use_}, ends {}", key.key, time_of_ms(key.not_after_ms)))
     }));
     let mut text: String =
         rows.map(|(what, value)| format!("{FAINT}{what:<14}{FAINT:#}{value}\n")).collect();
@@ -189,9 +189,4 @@ fn status_json(status: &v1::GetStatusResponse) -> Json {
         "keys": keys.collect::<Vec<_>>(),
         "now_ms": status.now_ms, "started_at_ms": status.started_at_ms,
     })
-}
-
-pub(super) fn time(ms: i64) -> String {
-    let at = u64::try_from(ms).ok().and_then(|ms| Timestamp::from_ms(ms).ok());
-    at.map(|at| at.to_string()).unwrap_or_default()
 }

@@ -14,6 +14,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::exit::{Exit, Refused};
+use super::when::span;
 use super::{Context, block_on};
 
 /// How much of an id a table shows: enough for one person's requests, and `show` takes it.
@@ -133,17 +134,6 @@ fn list(context: &Context, requests: &[v1::AccessRequest], now: Timestamp) {
 fn left(request: &v1::AccessRequest, now: Timestamp) -> String {
     let until = u64::try_from(request.pending_until_ms).unwrap_or(0);
     span(Duration::from_millis(until.saturating_sub(now.as_ms())))
-}
-
-/// A span as people say it, rounded down to seconds.
-pub(super) fn span(span: Duration) -> String {
-    let (minutes, seconds) = (span.as_secs() / 60, span.as_secs() % 60);
-    let (hours, minutes) = (minutes / 60, minutes % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, _) => format!("{minutes}m {seconds:02}s"),
-        (_, _) => format!("{hours}h {minutes:02}m"),
-    }
 }
 
 /// The rights, and under which constraints.
@@ -302,11 +292,5 @@ mod tests {
         assert!(shown(&id[..6], &answer).is_ok());
         let cut = answer.canonical_request.slice(1..);
         assert!(shown(id, &v1::GetRequestResponse { canonical_request: cut, ..answer }).is_err());
-    }
-
-    #[test]
-    fn spans_read_as_people_say_them() {
-        let said = |secs| span(Duration::from_secs(secs));
-        assert_eq!([said(7), said(252), said(7300)], ["7s", "4m 12s", "2h 01m"]);
     }
 }

@@ -8,12 +8,13 @@ use dayfly_proto::v1::query_response::Message;
 use dayfly_verifier::id::{GrantId, PersonId, TaskId};
 use dayfly_verifier::resource::Resource;
 use dayfly_verifier::spiffe::SpiffeId;
-use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
+use dayfly_verifier::time::Timestamp;
 use tonic::transport::Channel;
 
 use super::Context;
 use super::audit::{read, show};
 use super::exit::{Exit, Refused};
+use super::when::moment;
 use crate::core::event::{Entry, Head};
 use crate::journal::{KINDS, decode};
 
@@ -150,99 +151,6 @@ pub(super) async fn all(
         match page.next {
             Some(next) => request.after_seq = next,
             None => return Ok(entries),
-        }
-    }
-}
-
-/// A moment as people write it: a time of RFC 3339 in UTC, or how long ago.
-fn moment(text: &str) -> Result<Timestamp, String> {
-    let rule = "must be as `2026-01-31T09:00:00Z`, or how long ago, as `15m`";
-    if let Some(time) = utc(text) {
-        return Ok(time);
-    }
-    let (count, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(rule)?;
-    let seconds: u64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        _ => return Err(rule.into()),
-    };
-    let count: u64 = count.parse().map_err(|_| rule)?;
-    let ago = std::time::Duration::from_secs(count.saturating_mul(seconds));
-    Ok(SystemClock.now().minus(ago))
-}
-
-/// `2026-01-31T09:00:00Z`, with fractions of a second or none, or the date alone.
-fn utc(text: &str) -> Option<Timestamp> {
-    let (date, time) = text.split_once('T').unwrap_or((text, "00:00:00Z"));
-    let number = |part: Option<&str>, digits: usize| -> Option<i64> {
-        let part = part.filter(|part| part.len() == digits)?;
-        part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok())?
-    };
-    let mut date = date.split('-');
-    let [year, month, day] =
-        [(4, 1970, 9999), (2, 1, 12), (2, 1, 31)].map(|(digits, least, most)| {
-            number(date.next(), digits).filter(|n| (least..=most).contains(n))
-        });
-    let (year, month, day) = (year?, month?, day?);
-    let (time, fraction) = match time.strip_suffix('Z')?.split_once('.') {
-        Some((time, fraction)) => (time, number(Some(fraction), 3)?),
-        None => (time.strip_suffix('Z')?, 0),
-    };
-    let mut time = time.split(':');
-    let [hour, minute, second] =
-        [23, 59, 59].map(|most| number(time.next(), 2).filter(|n| *n <= most));
-    if date.next().is_some() || time.next().is_some() {
-        return None;
-    }
-    let days = days_since_1970(year, month, day)?;
-    let seconds = [(days, 24), (hour?, 60), (minute?, 60), (second?, 1)]
-        .iter()
-        .try_fold(0_i64, |sum, (n, next)| sum.checked_add(*n)?.checked_mul(*next))?;
-    let ms = seconds.checked_mul(1000)?.checked_add(fraction)?;
-    Timestamp::from_ms(u64::try_from(ms).ok()?).ok()
-}
-
-/// Days from the civil calendar (Howard Hinnant, `days_from_civil`); `None` for a day that the
-/// month does not have.
-fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let before = usize::try_from(month.checked_sub(1)?).ok()?;
-    if day > *lengths.get(before)? {
-        return None;
-    }
-    let years = year.checked_sub(1)?;
-    let leaps = |years: i64| (years / 4).checked_sub(years / 100)?.checked_add(years / 400);
-    let gone = leaps(years)?.checked_sub(leaps(1969)?)?;
-    let months: i64 = lengths.iter().take(before).sum();
-    year.checked_sub(1970)?
-        .checked_mul(365)?
-        .checked_add(gone)?
-        .checked_add(months)?
-        .checked_add(day.checked_sub(1)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_read_as_they_are_printed() {
-        for ms in [0, 1, 951_782_400_000, 1_709_164_799_999, 1_770_000_000_000, 4_102_444_799_999] {
-            let time = Timestamp::from_ms(ms).unwrap();
-            assert_eq!(utc(&time.to_string()), Some(time));
-        }
-        let date = |text| utc(text).map(|time| time.to_string());
-        assert_eq!(date("2024-02-29").unwrap(), "2024-02-29T00:00:00.000Z");
-        assert_eq!(date("2024-02-29T01:02:03Z").unwrap(), "2024-02-29T01:02:03.000Z");
-        for bad in ["2023-02-29", "2026-13-01", "2026-1-01", "2026-01-01T24:00:00Z", "2026", ""] {
-            assert_eq!(date(bad), None, "{bad}");
-        }
-        assert!(moment("15m").unwrap() < SystemClock.now());
-        for bad in ["", "m", "15", "15x", "-1m", "2026-01-01T00:00:00+01:00"] {
-            assert!(moment(bad).is_err(), "{bad}");
         }
     }
 }

@@ -201,7 +201,7 @@ fn finish(
 }
 
 /// `effective on 41 of 42; gateway/orders/2 silent for 1.8 s, refuses by itself in 3.2 s`.
-fn progress(news: &v1::WatchEnforcementResponse, seq: u64) -> String {
+pub(super) fn progress(news: &v1::WatchEnforcementResponse, seq: u64) -> String {
     let effective = news.instances.iter().filter(|i| i.enforced_seq >= seq).count();
     let mut text = format!("effective on {effective} of {}", news.instances.len());
     for instance in news.instances.iter().filter(|i| i.enforced_seq < seq) {

@@ -10,6 +10,8 @@ mod shopper;
 mod story;
 mod wired;
 
+use std::convert::identity;
+
 use clap::Args;
 
 use super::exit::Refused;
@@ -18,9 +20,9 @@ use story::Story;
 
 /// Show all of it in a few seconds: ask, approve, exchange, use, refuse, revoke, audit.
 ///
-/// Runs a broker, an orders service, an agent, two approvers and an operator on this machine, over
-/// real sockets, in a directory that is gone at the end. Exits with 1 if anything comes out
-/// otherwise than it must.
+/// Runs a broker, an orders service, an agent with a sub-agent, two approvers and an operator on
+/// this machine, over real sockets, in a directory that is gone at the end. Exits with 1 if
+/// anything comes out otherwise than it must.
 #[derive(Debug, Args)]
 pub struct Demo {}
 
@@ -28,7 +30,7 @@ impl Demo {
     /// Runs the verb.
     pub fn run(self, context: &Context) -> Result<(), Refused> {
         let Self {} = self;
-        let story = Story::begin(context.console);
-        block_on(async { Ok(scenes::play(story).await?) })
+        let story = Story::begin(Some(context.console));
+        block_on(async { Ok(scenes::play(story, identity).await?) })
     }
 }

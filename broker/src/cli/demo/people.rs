@@ -13,12 +13,13 @@ use dayfly_proto::v1::revocation_target::Target;
 use dayfly_proto::v1::{
     ApplyBundleRequest, ApplyBundleResponse, ApproveRequest, BundleFile, GetRequestRequest,
     ListKeysRequest, RetireKeyRequest, RevocationTarget, RevokeRequest, SignedDecision,
-    TailRequest, TailResponse, TokenKey,
+    TailRequest, TailResponse, TokenKey, WatchEnforcementRequest, WatchEnforcementResponse,
 };
 use dayfly_verifier::dossier::{DECISION_NAMESPACE, Salt};
 use dayfly_verifier::id::{GrantId, KeyId, PersonId};
 use dayfly_verifier::request::{Answer, Narrowing};
 use dayfly_verifier::time::{Clock as _, SystemClock};
+use tonic::Streaming;
 
 use crate::cli::shop::draw;
 
@@ -68,13 +69,23 @@ impl Approver {
 pub(super) struct Operator(pub(super) Arc<Session>);
 
 impl Operator {
-    /// Takes a grant back.
-    pub(super) async fn revoke(&self, grant: GrantId) -> anyhow::Result<()> {
-        let target = RevocationTarget { target: Some(Target::Grant(grant.to_string())) };
+    /// Takes something back, and tells at which place of the record that stands.
+    pub(super) async fn revoke(&self, target: Target) -> anyhow::Result<u64> {
+        let target = Some(RevocationTarget { target: Some(target) });
         let reason = "the ticket was closed by the customer".to_owned();
-        let request = RevokeRequest { target: Some(target), reason };
-        OperatorServiceClient::new(self.0.channel()).revoke(request).await?;
-        Ok(())
+        let request = RevokeRequest { target, reason };
+        let mut broker = OperatorServiceClient::new(self.0.channel());
+        let revoked = broker.revoke(request).await?.into_inner();
+        Ok(revoked.head.context("the revocation has no place")?.seq)
+    }
+
+    /// How far the service enforces what stands at `seq`, told until it holds everywhere.
+    pub(super) async fn enforcement(
+        &self,
+        seq: u64,
+    ) -> anyhow::Result<Streaming<WatchEnforcementResponse>> {
+        let mut broker = OperatorServiceClient::new(self.0.channel());
+        Ok(broker.watch_enforcement(WatchEnforcementRequest { seq }).await?.into_inner())
     }
 
     /// Puts a bundle into force.

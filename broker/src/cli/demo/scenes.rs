@@ -3,8 +3,13 @@
 
 mod asking;
 mod ending;
+mod handing;
 mod keys;
+mod once;
 mod record;
+mod silence;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -12,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
+use axum::Router;
 use dayfly_agent::case::{Case, Standing};
 use dayfly_agent::client::Client;
 use dayfly_agent::held::Held;
@@ -37,14 +43,17 @@ struct Cast {
     olga: Operator,
 }
 
-/// Plays all scenes.
-pub(super) async fn play(mut story: Story) -> anyhow::Result<()> {
+/// Plays all scenes, with the service seen `through` what stands in front of it.
+pub(super) async fn play(
+    mut story: Story,
+    through: impl Fn(Router) -> Router,
+) -> anyhow::Result<()> {
     let since = Since::now();
     let scratch = Scratch::new()?;
     let stage = scratch.stage().await?;
     let wire = CancellationToken::new();
     let mut cast = Cast {
-        gateway: wired::gateway(&stage, wire.clone()).await?,
+        gateway: wired::gateway(&stage, "orders-1", wire.clone(), &through).await?,
         wire,
         agent: Client::new(stage.enter("agent/refunds").await?),
         ana: Approver::new("ana", stage.enter("person/ana").await?, stage.signer("ana")?)?,
@@ -59,10 +68,15 @@ pub(super) async fn play(mut story: Story) -> anyhow::Result<()> {
     let held = asking::exchange(&mut story, &cast, &ticket).await?;
     let shopper = cast.shopper(&ticket);
     asking::misuse(&mut story, &cast, &shopper, &held).await?;
+    handing::on(&mut story, &mut cast).await?;
+    once::spend(&mut story, &cast).await?;
     asking::unanswered(&mut story, &cast).await?;
     ending::complete(&mut story, &cast, &ticket, &shopper, &held).await?;
     keys::rotate(&mut story, &mut cast, &stage).await?;
     ending::revoke(&mut story, &mut cast).await?;
+    let other = CancellationToken::new();
+    let second = wired::gateway(&stage, "orders-2", other.clone(), &through).await?;
+    silence::revoke(&mut story, &mut cast, second, other).await?;
     ending::tighten(&mut story, &mut cast, &stage).await?;
     ending::cut(&mut story, &cast).await?;
     record::audit(&mut story, &cast.olga).await?;
@@ -80,19 +94,23 @@ impl Cast {
         Shopper::new(self.gateway.address, self.gateway.id.clone(), key)
     }
 
-    /// What the agent asks for: `operation` on `resource`, of at most `amount` where there is one.
+    /// What the agent asks for: `operation` on `orders`, of at most `amount` where there is one.
     fn wish(
         &self,
         operation: &str,
-        resource: &str,
+        orders: &[&str],
         amount: Option<i64>,
         task: &str,
     ) -> anyhow::Result<Ask> {
-        let right = Right { operation: operation.parse()?, resource: resource.parse()? };
+        let right = |order: &&str| {
+            let resource = format!("orders/prod/{order}").parse()?;
+            anyhow::Ok(Right { operation: operation.parse()?, resource })
+        };
+        let rights = orders.iter().map(right).collect::<Result<Vec<_>, _>>()?;
         let bound = amount.map(at_most).transpose()?;
         Ok(Ask {
             audience: self.gateway.id.clone(),
-            scope: Scope::new([right], bound)?,
+            scope: Scope::new(rights, bound)?,
             task: task.parse()?,
             purpose: "customer-support".parse()?,
             justification: "order o-17 arrived broken; the customer wants the money back".into(),
@@ -104,8 +122,12 @@ impl Cast {
     }
 
     /// Asks for a right that needs only `dba`, has it approved, and takes a token for it.
-    async fn read_right(&mut self, task: &str) -> anyhow::Result<(Ticket, Case, Held)> {
-        let wish = self.wish("read", "orders/prod/o-17", None, task)?;
+    async fn read_right(
+        &mut self,
+        orders: &[&str],
+        task: &str,
+    ) -> anyhow::Result<(Ticket, Case, Held)> {
+        let wish = self.wish("read", orders, None, task)?;
         let (ticket, case) = self.agent.request(wish).await?;
         must_stand(&case, Standing::Pending)?;
         self.ana.approve(case.grant, Narrowing::default(), "read only").await?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::UseId;
 use dayfly_verifier::proof::{ActDigest, DpopCall, make_dpop};
 use dayfly_verifier::scope::{Arguments, Value};
@@ -27,6 +28,8 @@ pub(super) struct Shopper {
     address: SocketAddr,
     audience: SpiffeId,
     key: Arc<SigningKey>,
+    /// Under which id it uses counted rights; a new one for each call if `None`.
+    use_id: Option<UseId>,
 }
 
 /// A call as it is to be made, and as the proof says that it is made.
@@ -54,17 +57,36 @@ impl Reply {
 impl Shopper {
     pub(super) fn new(address: SocketAddr, audience: SpiffeId, key: Arc<SigningKey>) -> Self {
         let http = Client::builder(TokioExecutor::new()).build_http();
-        Self { http, address, audience, key }
+        Self { http, address, audience, key, use_id: None }
     }
 
-    /// The same client with another key: what a thief has.
+    /// The same client with another key.
     pub(super) fn with_key(&self, key: SigningKey) -> Self {
         Self { key: Arc::new(key), ..self.clone() }
     }
 
+    /// The public half of its key.
+    pub(super) fn key(&self) -> anyhow::Result<HolderKey> {
+        Ok(HolderKey::from_slice(self.key.verifying_key().as_bytes())?)
+    }
+
+    /// The same client, at another instance of the service.
+    pub(super) fn at(&self, address: SocketAddr) -> Self {
+        Self { address, ..self.clone() }
+    }
+
+    /// The same client, all of whose calls are one use of a counted right.
+    pub(super) fn of_one_use(&self) -> anyhow::Result<Self> {
+        let use_id = Some(UseId::draw(SystemClock.now(), draw()?));
+        Ok(Self { use_id, ..self.clone() })
+    }
+
     /// Makes the call with `token`; twice, if the service wants a nonce in the proof.
     pub(super) async fn call(&self, token: &str, errand: Errand<'_>) -> anyhow::Result<Reply> {
-        let use_id = UseId::draw(SystemClock.now(), draw()?);
+        let use_id = match self.use_id {
+            Some(use_id) => use_id,
+            None => UseId::draw(SystemClock.now(), draw()?),
+        };
         let (reply, nonce) = self.send(token, errand, use_id, None).await?;
         if reply.error() == "nonce" {
             return Ok(self.send(token, errand, use_id, nonce.as_deref()).await?.0);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anstyle::Style;
 use dayfly_verifier::time::{Clock as _, SystemClock};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::cli::console::{BAD, Console, FAINT, Format, GOOD, STRONG};
 
@@ -13,7 +13,8 @@ const WIDTH: usize = 100;
 
 /// The narrator of the demo: scenes, and in each what somebody did and what came of it.
 pub(super) struct Story {
-    console: Console,
+    /// Where it is told; nowhere if `None`.
+    console: Option<Console>,
     began: Duration,
     scene: u32,
 }
@@ -33,13 +34,13 @@ impl Since {
 }
 
 impl Story {
-    pub(super) fn begin(console: Console) -> Self {
+    pub(super) fn begin(console: Option<Console>) -> Self {
         let story = Self { console, began: SystemClock.uptime(), scene: 0 };
         story.text(&format!("{STRONG}dayfly demo{STRONG:#}"));
         story.text(
-            "A broker, an orders service, an agent, two approvers and an operator, over real",
+            "A broker, an orders service, an agent with a sub-agent, two approvers and an operator,",
         );
-        story.text("sockets on this machine. Nothing is left behind.");
+        story.text("over real sockets on this machine. Nothing is left behind.");
         story
     }
 
@@ -68,10 +69,7 @@ impl Story {
 
     /// An entry of the record.
     pub(super) fn entry(&self, entry: &str) {
-        if self.console.format == Format::Json {
-            let entry = json!({ "scene": self.scene, "kind": "entry", "what": entry });
-            self.console.line(&entry.to_string());
-        }
+        self.json(|scene| json!({ "scene": scene, "kind": "entry", "what": entry }));
         self.text(&format!("      {FAINT}{entry}{FAINT:#}"));
     }
 
@@ -86,13 +84,10 @@ impl Story {
     }
 
     fn event(&self, kind: &str, who: &str, what: &str, took: Option<Duration>) {
-        if self.console.format == Format::Json {
-            let ms = took.map(|took| took.as_secs_f64() * 1e3);
-            let scene = self.scene;
-            let event = json!({ "scene": scene, "kind": kind, "who": who, "what": what, "ms": ms });
-            self.console.line(&event.to_string());
-            return;
-        }
+        let ms = took.map(|took| took.as_secs_f64() * 1e3);
+        self.json(
+            |scene| json!({ "scene": scene, "kind": kind, "who": who, "what": what, "ms": ms }),
+        );
         let (mark, style, word) = match kind {
             "allowed" => ("✓ ", GOOD, ""),
             "refused" => ("✓ ", BAD, "refused: "),
@@ -113,8 +108,14 @@ impl Story {
     }
 
     fn text(&self, line: &str) {
-        if self.console.format == Format::Text {
-            self.console.line(line);
+        if let Some(console) = self.console.filter(|console| console.format == Format::Text) {
+            console.line(line);
+        }
+    }
+
+    fn json(&self, event: impl FnOnce(u32) -> Json) {
+        if let Some(console) = self.console.filter(|console| console.format == Format::Json) {
+            console.line(&event(self.scene).to_string());
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Where the demo plays: a shop in a directory that is gone at the end, whose orders service
-//! reaches the broker through a wire that can be cut.
+//! reaches the broker through a wire that can fall silent.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use dayfly_agent::files;
 use dayfly_agent::session::Session;
 use dayfly_verifier::time::SystemClock;
@@ -48,12 +49,25 @@ impl Drop for Scratch {
     }
 }
 
-/// The orders service, running, until the wire is cut as if nothing were amiss.
-pub(super) async fn gateway(stage: &Stage, wire: CancellationToken) -> anyhow::Result<Gateway> {
+/// An instance of the orders service, running, with a wire of its own to the broker.
+pub(super) async fn gateway(
+    stage: &Stage,
+    instance: &str,
+    wire: CancellationToken,
+    through: impl FnOnce(Router) -> Router,
+) -> anyhow::Result<Gateway> {
     const PATH: &str = "gateway/orders";
     let relayed = relay::start(stage.address, wire).await?;
-    stage.join(PATH).await?;
-    let dir = stage.place.identity(PATH);
+    let joined = stage.place.identity(PATH);
+    if !joined.exists() {
+        stage.join(PATH).await?;
+    }
+    let dir = stage.place.identity(instance);
+    files::private_dir(&dir)?;
+    for file in joined.read_dir()? {
+        let file = file?;
+        std::fs::copy(file.path(), dir.join(file.file_name()))?;
+    }
     let names = dir.join("identity.toml");
     let text = files::read_text(&names)?;
     let text = text.replace(&stage.address.to_string(), &relayed.to_string());
@@ -62,9 +76,9 @@ pub(super) async fn gateway(stage: &Stage, wire: CancellationToken) -> anyhow::R
         session: Session::open(&dir, Arc::new(SystemClock)).await?,
         trust_root: stage.trust_root,
         max_staleness: MAX_STALENESS,
-        instance: "orders-1".parse()?,
+        instance: instance.parse()?,
         dir: None,
         listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?,
     };
-    Gateway::open(plan).await
+    Gateway::open(plan, through).await
 }

@@ -3,6 +3,7 @@
 mod guide;
 mod home;
 
+use std::convert::identity;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ async fn live(
         dir: Some(home.orders()),
         listener,
     };
-    let gateway = Gateway::open(plan).await?;
+    let gateway = Gateway::open(plan, identity).await?;
     let guide = Guide::new(home, stage, &gateway)?;
     context.console.result(|| guide.text(), || guide.to_json());
     join_all(sessions.iter().map(|(path, session)| stage.keep(path, session))).await;

@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use super::Kept;
 use crate::cli::audit_line::{because, ended, revoked};
 use crate::cli::console::{BAD, FAINT, GOOD, STRONG, WAITING, table};
-use crate::cli::pending::span;
+use crate::cli::when::span;
 use crate::core::event::{Decision, Terms};
 use crate::record::story::{Last, Signature, Step, Story, What, actor};
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use dayfly_agent::session::Session;
 use dayfly_verifier::feed::client::{self, follow};
 use dayfly_verifier::feed::{Enforcer, Profile, Redeemer, Reporter, Source};
@@ -49,8 +50,12 @@ pub(in crate::cli) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts the service, and waits until it knows what is revoked.
-    pub(in crate::cli) async fn open(plan: Plan) -> anyhow::Result<Self> {
+    /// Starts the service, seen `through` what stands in front of it, and waits until it knows what
+    /// is revoked.
+    pub(in crate::cli) async fn open(
+        plan: Plan,
+        through: impl FnOnce(Router) -> Router,
+    ) -> anyhow::Result<Self> {
         let Plan { session, trust_root, max_staleness, instance, dir, listener } = plan;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let id = session.identity().id().clone();
@@ -72,6 +77,7 @@ impl Gateway {
         let verifier = Verifier::new(config, Arc::clone(&enforcer), clock, draw()?);
         let redeemer = Arc::new(Redeemer::new(brokers));
         let service = orders::service(Arc::clone(&orders), Arc::new(verifier), redeemer, uses);
+        let service = through(service);
         let mut running = JoinSet::new();
         running.spawn(reporter.every(REPORT_EVERY).run(std::future::pending()));
         running.spawn(following.run());

@@ -27,7 +27,7 @@ pub(super) async fn ask(story: &mut Story, cast: &Cast) -> anyhow::Result<(Ticke
     story.scene("An agent asks for one right, for one task");
     story.does("agent", &format!("may I refund up to {} on orders/prod/o-17?", money(ASKED)));
     let since = Since::now();
-    let mut wish = cast.wish("refund", "orders/prod/o-17", Some(ASKED), "ticket-4711")?;
+    let mut wish = cast.wish("refund", &["o-17"], Some(ASKED), "ticket-4711")?;
     wish.uses = NonZeroU32::new(3);
     let (ticket, case) = cast.agent.request(wish).await?;
     must_stand(&case, Standing::Pending)?;
@@ -127,7 +127,7 @@ pub(super) async fn misuse(
 pub(super) async fn unanswered(story: &mut Story, cast: &Cast) -> anyhow::Result<()> {
     story.scene("A request that nobody answers");
     let since = Since::now();
-    let wish = cast.wish("refund", "orders/prod/o-18", Some(ASKED), "ticket-4712")?;
+    let wish = cast.wish("refund", &["o-18"], Some(ASKED), "ticket-4712")?;
     let (ticket, case) = cast.agent.request(wish).await?;
     must_stand(&case, Standing::Pending)?;
     let waited = cast.agent.wait(&ticket, Some(Duration::from_millis(200)), |_| {}).await;

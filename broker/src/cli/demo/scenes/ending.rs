@@ -6,6 +6,7 @@ use dayfly_agent::client::Outcome;
 use dayfly_agent::held::Held;
 use dayfly_agent::render::visible;
 use dayfly_agent::ticket::Ticket;
+use dayfly_proto::v1::revocation_target::Target;
 
 use super::super::story::shown;
 use super::super::wired::MAX_STALENESS;
@@ -49,12 +50,12 @@ pub(super) async fn complete(
 pub(super) async fn revoke(story: &mut Story, cast: &mut Cast) -> anyhow::Result<()> {
     story.scene("An operator revokes");
     let since = Since::now();
-    let (ticket, case, held) = cast.read_right("ticket-4713").await?;
+    let (ticket, case, held) = cast.read_right(&["o-17"], "ticket-4713").await?;
     let shopper = cast.shopper(&ticket);
     must_allow(&shopper, &held, Errand::Read("o-17")).await?;
     story.allowed("asked, approved by ana, exchanged, and o-17 read", since);
     let since = Since::now();
-    cast.olga.revoke(case.grant).await?;
+    cast.olga.revoke(Target::Grant(case.grant.to_string())).await?;
     let acknowledged = since.elapsed();
     until_refused(&shopper, &held, Errand::Read("o-17"), "revoked").await?;
     let told = format!("the next read; the revocation was durable after {}", shown(acknowledged));
@@ -69,7 +70,7 @@ pub(super) async fn tighten(
     stage: &Stage,
 ) -> anyhow::Result<()> {
     story.scene("Policy is tightened under a live grant");
-    let (ticket, case, held) = cast.read_right("ticket-4714").await?;
+    let (ticket, case, held) = cast.read_right(&["o-17"], "ticket-4714").await?;
     let shopper = cast.shopper(&ticket);
     must_allow(&shopper, &held, Errand::Read("o-17")).await?;
     let mut bundle = stage.bundle()?;
@@ -82,11 +83,13 @@ pub(super) async fn tighten(
     let drifted = applied.drifted.iter().find(|drifted| drifted.grant_id == grant);
     let drifted = drifted.context("the live grant must drift")?;
     ensure!(drifted.policy == "freeze", "the policy that ends it must be named");
-    story.allowed(&format!("in force; one live grant ended by policy `{}`", drifted.policy), since);
+    let count = applied.drifted.len();
+    let told = format!("in force; {count} live grants ended by policy `{}`", drifted.policy);
+    story.allowed(&told, since);
     until_refused(&shopper, &held, Errand::Read("o-17"), "revoked").await?;
     story.refused("its token at the service", since);
     let since = Since::now();
-    let wish = cast.wish("read", "orders/prod/o-17", None, "ticket-4715")?;
+    let wish = cast.wish("read", &["o-17"], None, "ticket-4715")?;
     let (_, case) = cast.agent.request(wish).await?;
     must_stand(&case, Standing::RefusedByPolicy)?;
     story.refused(&format!("asked again: {}", visible(&case.because, false)), since);
@@ -97,7 +100,7 @@ pub(super) async fn tighten(
 pub(super) async fn cut(story: &mut Story, cast: &Cast) -> anyhow::Result<()> {
     story.scene("The service is cut off from the broker");
     let since = Since::now();
-    let wish = cast.wish("refund", "orders/prod/o-18", Some(4_500), "ticket-4716")?;
+    let wish = cast.wish("refund", &["o-18"], Some(4_500), "ticket-4716")?;
     let (ticket, case) = cast.agent.request(wish).await?;
     must_stand(&case, Standing::Granted)?;
     let held = cast.take(&ticket).await?;
@@ -115,7 +118,7 @@ pub(super) async fn cut(story: &mut Story, cast: &Cast) -> anyhow::Result<()> {
 }
 
 /// Calls until the service refuses for this reason.
-async fn until_refused(
+pub(super) async fn until_refused(
     shopper: &Shopper,
     held: &Held,
     errand: Errand<'_>,

@@ -15,7 +15,7 @@ pub(super) async fn rotate(
     stage: &Stage,
 ) -> anyhow::Result<()> {
     story.scene("The signing key is changed in mid-flight");
-    let (ticket, _, before) = cast.read_right("ticket-4717").await?;
+    let (ticket, _, before) = cast.read_right(&["o-17"], "ticket-4717").await?;
     let (shopper, old) = (cast.shopper(&ticket), before.claims.key);
     must_allow(&shopper, &before, Errand::Read("o-17")).await?;
     let since = Since::now();
@@ -28,7 +28,7 @@ pub(super) async fn rotate(
     .await?;
     story.allowed("the service has fetched and acknowledged it: now it may be used", since);
     let since = Since::now();
-    let wish = cast.wish("refund", "orders/prod/o-17", Some(4_500), "ticket-4718")?;
+    let wish = cast.wish("refund", &["o-17"], Some(4_500), "ticket-4718")?;
     let (other, case) = cast.agent.request(wish).await?;
     must_stand(&case, Standing::Granted)?;
     let after = cast.take(&other).await?;
