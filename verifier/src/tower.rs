@@ -8,6 +8,8 @@
 //! or asked is refused. What runs is cut (`cut`): a handler is dropped, and a body that is being
 //! sent is reset, as soon as its token is revoked, locked or expired, or the gateway can no longer
 //! tell. Where what runs must not stop half-way, [`Guard::draining`] gives it a bounded time more.
+//! A request is read to its end before it is decided, so that streams go one way, to the caller;
+//! and an answer that would hand the connection over, as to a WebSocket, is not let through.
 //!
 //! A gRPC service is guarded through `tonic::service::Routes`, turned `into_axum_router()`;
 //! refusals then carry the status of gRPC.
@@ -53,7 +55,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Limited};
 use tower_layer::Layer;
@@ -287,7 +289,7 @@ impl Guard {
         R: Body,
     {
         let (mut head, body) = request.into_parts();
-        let grpc = refusal::is_grpc(&head.headers);
+        let (grpc, ends) = (refusal::is_grpc(&head.headers), refusal::ends(&head));
         let nonce = self.verifier.nonce();
         let body = Limited::new(body, self.max_body_bytes).collect().await;
         let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
@@ -316,6 +318,7 @@ impl Guard {
         if let Some(verified) = verified {
             head.extensions.insert(verified);
         }
+        let connects = head.method == Method::CONNECT;
         let request = Request::from_parts(head, B::from(body));
         let running = inner.call(request);
         let answer = match &mut lasting {
@@ -328,7 +331,13 @@ impl Guard {
             },
             None => running.await,
         };
-        let mut response = answer?.map(|body| Cut::running(body, lasting));
+        let answer = answer?;
+        if lasting.is_some() && refusal::hands_over(connects, answer.status()) {
+            let refusal = Refusal::bad_call(BadCall::HandsOver);
+            refusal.log(false, &self.throttle, self.verifier.uptime());
+            return Ok(refusal.response(&self.verifier, grpc, nonce));
+        }
+        let mut response = answer.map(|body| Cut::running(body, lasting, ends));
         refusal::add_nonce(response.headers_mut(), nonce);
         Ok(response)
     }

@@ -1,4 +1,4 @@
-//! The body of an answer, which ends when what allowed it ends.
+//! The body of an answer, which ends when what allowed it ends: never as if it were whole.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,6 +8,8 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::lasting::Lasting;
+use super::refusal;
+use crate::reject::Reject;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -16,22 +18,42 @@ pin_project! {
     ///
     /// Before every frame it is asked whether the use still stands, and from the body's first
     /// pause on its end is waited for, too. On revocation, lock, expiry and staleness the body is
-    /// dropped, and an error resets the stream.
+    /// dropped. An error then resets the stream; a call of gRPC ends with the status and the reason
+    /// of a refusal. Of a peer that does not read, nobody asks for frames: it gets none.
     pub struct Cut<R> {
         #[pin]
         body: Option<R>,
         answer: Bytes,
         lasting: Option<Lasting>,
+        ends: Ends,
+    }
+}
+
+/// How a body is cut short.
+#[derive(Clone, Copy)]
+pub(super) enum Ends {
+    /// With an error: whoever serves it breaks the stream off.
+    Broken,
+    /// With the trailers of gRPC, where nothing could take them for the end of a whole answer.
+    Told,
+}
+
+impl Ends {
+    fn frame(self, reason: Reject) -> Result<Frame<Bytes>, Error> {
+        match self {
+            Self::Broken => Err(reason.into()),
+            Self::Told => Ok(Frame::trailers(refusal::trailers(&reason))),
+        }
     }
 }
 
 impl<R> Cut<R> {
     pub(super) const fn answer(answer: Bytes) -> Self {
-        Self { body: None, answer, lasting: None }
+        Self { body: None, answer, lasting: None, ends: Ends::Broken }
     }
 
-    pub(super) const fn running(body: R, lasting: Option<Lasting>) -> Self {
-        Self { body: Some(body), answer: Bytes::new(), lasting }
+    pub(super) const fn running(body: R, lasting: Option<Lasting>, ends: Ends) -> Self {
+        Self { body: Some(body), answer: Bytes::new(), lasting, ends }
     }
 }
 
@@ -54,7 +76,7 @@ where
         };
         if let Some(reason) = this.lasting.as_mut().and_then(|lasting| lasting.over(context)) {
             this.body.set(None);
-            return Poll::Ready(Some(Err(reason.into())));
+            return Poll::Ready(Some(this.ends.frame(reason)));
         }
         if let Poll::Ready(frame) = body.poll_frame(context) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
@@ -62,7 +84,7 @@ where
         match this.lasting.as_mut().and_then(|lasting| lasting.pauses(context)) {
             Some(reason) => {
                 this.body.set(None);
-                Poll::Ready(Some(Err(reason.into())))
+                Poll::Ready(Some(this.ends.frame(reason)))
             }
             None => Poll::Pending,
         }

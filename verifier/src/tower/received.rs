@@ -26,6 +26,10 @@ pub enum BadCall {
     /// The body is too long, or did not arrive in full.
     #[error("the body is too long, or did not arrive in full")]
     Body,
+    /// The answer hands the connection over, as to a WebSocket (RFC 9110, section 7.8): what ran on
+    /// it then, nothing could cut.
+    #[error("connections are not handed over here: what ran on one could not be cut")]
+    HandsOver,
     /// A part of it is not what it must be.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -38,6 +42,7 @@ impl BadCall {
         match self {
             Self::Unknown => "unknown_call",
             Self::Body => "body",
+            Self::HandsOver => "hands_over",
             Self::Invalid(_) => "invalid_call",
         }
     }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use serde_json::{Map, Value as Json, json};
 
+use super::body::Ends;
 use super::{BadCall, Cut, Observed, Seen};
 use crate::claims::Claims;
 use crate::proof::Nonce;
@@ -32,6 +34,33 @@ struct Told {
     code: &'static str,
     next: Next,
     message: String,
+}
+
+impl From<&Reject> for Told {
+    fn from(reject: &Reject) -> Self {
+        let class = reject.class();
+        Self {
+            status: StatusCode::from_u16(class.http_status()).unwrap_or(StatusCode::FORBIDDEN),
+            grpc: class.grpc_status(),
+            code: reject.code(),
+            next: reject.next(),
+            message: reject.to_string(),
+        }
+    }
+}
+
+impl Told {
+    /// The status and the reason, as gRPC is told them.
+    fn grpc(&self) -> HeaderMap {
+        let mut told = HeaderMap::with_capacity(4);
+        told.insert("grpc-status", HeaderValue::from(u16::from(self.grpc)));
+        told.insert("dayfly-reason", HeaderValue::from_static(self.code));
+        told.insert("dayfly-next", HeaderValue::from_static(self.next.name()));
+        told.extend(
+            value(&self.message).map(|text| (HeaderName::from_static("grpc-message"), text)),
+        );
+        told
+    }
 }
 
 impl Refusal {
@@ -90,21 +119,12 @@ impl Refusal {
 
     fn told(&self) -> Told {
         match self {
-            Self::Reject(reject, _) => {
-                let class = reject.class();
-                Told {
-                    status: StatusCode::from_u16(class.http_status())
-                        .unwrap_or(StatusCode::FORBIDDEN),
-                    grpc: class.grpc_status(),
-                    code: reject.code(),
-                    next: reject.next(),
-                    message: reject.to_string(),
-                }
-            }
+            Self::Reject(reject, _) => Told::from(reject),
             Self::BadCall(bad) => {
                 let (status, grpc) = match bad {
                     BadCall::Unknown => (StatusCode::NOT_FOUND, 5),
                     BadCall::Body => (StatusCode::PAYLOAD_TOO_LARGE, 3),
+                    BadCall::HandsOver => (StatusCode::NOT_IMPLEMENTED, 12),
                     BadCall::Invalid(_) => (StatusCode::BAD_REQUEST, 3),
                 };
                 let code = bad.code();
@@ -121,21 +141,8 @@ impl Refusal {
         nonce: Option<Nonce>,
     ) -> Response<Cut<R>> {
         let told = self.told();
-        let mut response = if grpc { self.grpc(&told) } else { self.http(&told, verifier) };
+        let mut response = if grpc { trailers_alone(&told) } else { self.http(&told, verifier) };
         add_nonce(response.headers_mut(), nonce);
-        response
-    }
-
-    fn grpc<R>(&self, told: &Told) -> Response<Cut<R>> {
-        let mut response = Response::new(Cut::answer(Bytes::new()));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(u16::from(told.grpc)));
-        headers.insert("dayfly-reason", HeaderValue::from_static(told.code));
-        headers.insert("dayfly-next", HeaderValue::from_static(told.next.name()));
-        headers.extend(
-            value(&told.message).map(|text| (HeaderName::from_static("grpc-message"), text)),
-        );
         response
     }
 
@@ -165,6 +172,20 @@ impl Refusal {
         }
         response
     }
+}
+
+/// An answer of gRPC that is over before it began.
+fn trailers_alone<R>(told: &Told) -> Response<Cut<R>> {
+    let mut response = Response::new(Cut::answer(Bytes::new()));
+    *response.headers_mut() = told.grpc();
+    let kind = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// What ends a call of gRPC that was let through, and had to end.
+pub(super) fn trailers(reason: &Reject) -> HeaderMap {
+    Told::from(reason).grpc()
 }
 
 /// What to ask the broker for.
@@ -212,4 +233,18 @@ pub(super) fn add_nonce(headers: &mut HeaderMap, nonce: Option<Nonce>) {
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
+/// Whether an answer makes something else of the connection: an upgrade, or a tunnel.
+pub(super) fn hands_over(connects: bool, status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS || (connects && status.is_success())
+}
+
+/// How the answer to a request can be cut short. HTTP/1.1 takes trailers for the end of a whole
+/// body, and gRPC-Web reads none.
+pub(super) fn ends(head: &Parts) -> Ends {
+    let kind = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    let is_grpc = rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
+    if is_grpc && head.version == Version::HTTP_2 { Ends::Told } else { Ends::Broken }
 }

@@ -1,6 +1,8 @@
 //! The layer around an axum service, called as a client would call it.
 
 mod counts;
+mod cuts;
+mod proofs;
 
 use std::convert::Infallible;
 use std::future::Future as _;
@@ -290,24 +292,6 @@ impl http_body::Body for Endless {
         }
         Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(b"row")))))
     }
-}
-
-#[tokio::test]
-async fn a_streamed_answer_is_cut_when_its_token_is_revoked() {
-    let mut world = World::new();
-    let request = good(&mut world);
-    let stream = |_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Endless(false))) };
-    let service = tower_layer::Layer::layer(&guard(&world), tower::service_fn(stream));
-    let mut body = service.oneshot(request).await.unwrap().into_body();
-    assert!(body.frame().await.unwrap().is_ok());
-    {
-        let mut next = pin!(body.frame());
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(next.as_mut().poll(&mut context).is_pending());
-    }
-    world.tell(Kind::Revoked(Target::Token(claims().token)));
-    let cut = body.frame().await.unwrap().unwrap_err();
-    assert_eq!(cut.to_string(), "the token was taken back");
 }
 
 /// A body that always has one more frame.

@@ -63,6 +63,31 @@ fn a_revocation_that_spares_a_use_does_not_end_it() {
     assert!(!handle.is_cancelled());
 }
 
+/// Between the last look at the state and the waiting there is no moment in which a change is lost.
+#[test]
+fn what_is_taken_back_while_a_use_begins_to_wait_ends_it() {
+    for drain in [Duration::ZERO, Duration::from_secs(30)] {
+        let mut world = World::new();
+        let token = minted(&claims());
+        let verified = verified(world.use_by(&holder(0), token.expose(), &refund(5)));
+        let handle = verified.cancellation().draining(drain);
+        world.tell_meanwhile(Kind::Revoked(Target::Grant(claims().grant)));
+        let mut waiting = pin!(handle.cancelled());
+        let mut context = Context::from_waker(Waker::noop());
+        let mut ended = waiting.as_mut().poll(&mut context);
+        if !drain.is_zero() {
+            assert!(ended.is_pending(), "it drains");
+            world.advance(drain);
+            world.enforcer.tick(world.clock.now(), world.clock.uptime());
+            ended = waiting.as_mut().poll(&mut context);
+        }
+        match ended {
+            Poll::Ready(why) => assert_eq!(why.code(), "revoked"),
+            Poll::Pending => panic!("still running"),
+        }
+    }
+}
+
 /// Answers as it is told, and remembers what it was asked: the use, or none where policy is asked.
 struct Broker {
     answer: Result<(), NotRedeemed>,

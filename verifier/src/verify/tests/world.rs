@@ -29,15 +29,21 @@ pub(crate) const NOW: u64 = 1_800_000_000;
 /// The uptime at which every test begins: the minute after the gateway's start is over.
 const UPTIME: Duration = Duration::from_secs(5000);
 
-pub(crate) struct TestClock(Mutex<(Timestamp, Duration)>);
+pub(crate) struct TestClock {
+    reads: Mutex<(Timestamp, Duration)>,
+    /// What happens when the time of day is asked for next.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        self.0.lock().unwrap().0
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|happens| happens());
+        self.reads.lock().unwrap().0
     }
 
     fn uptime(&self) -> Duration {
-        self.0.lock().unwrap().1
+        self.reads.lock().unwrap().1
     }
 }
 
@@ -66,7 +72,8 @@ impl World {
     }
 
     pub(crate) fn just_started(config: Config, now: Timestamp, uptime: Duration) -> Self {
-        let clock = Arc::new(TestClock(Mutex::new((now, uptime))));
+        let reads = Mutex::new((now, uptime));
+        let clock = Arc::new(TestClock { reads, meanwhile: Mutex::default() });
         let enforcer = Arc::new(Enforcer::default());
         let secret = [u8::try_from(uptime.as_millis() % 251).unwrap(); 32];
         let shared = (Arc::clone(&enforcer), Arc::clone(&clock));
@@ -84,13 +91,13 @@ impl World {
     }
 
     pub(crate) fn advance(&self, span: Duration) {
-        let mut clock = self.clock.0.lock().unwrap();
+        let mut clock = self.clock.reads.lock().unwrap();
         *clock = (clock.0.plus(span), clock.1 + span);
     }
 
     /// Sets the time of day, without uptime going on.
     pub(crate) fn set_time(&self, now: Timestamp) {
-        self.clock.0.lock().unwrap().0 = now;
+        self.clock.reads.lock().unwrap().0 = now;
     }
 
     /// Publishes what is known, heard at this moment, good for 5 s.
@@ -99,16 +106,33 @@ impl World {
     }
 
     pub(crate) fn publish_until(&mut self, fresh_until: Duration) {
-        self.generation += 1;
-        let known = (self.statement.clone(), self.revocations.clone());
-        let view = GatewayView::for_test(known.0, known.1, self.generation, fresh_until);
+        let view = self.view(fresh_until);
         self.enforcer.publish(view, self.clock.now(), self.clock.uptime());
     }
 
+    fn view(&mut self, fresh_until: Duration) -> GatewayView {
+        self.generation += 1;
+        let known = (self.statement.clone(), self.revocations.clone());
+        GatewayView::for_test(known.0, known.1, self.generation, fresh_until)
+    }
+
     pub(crate) fn tell(&mut self, kind: Kind) {
+        self.fold(kind);
+        self.publish();
+    }
+
+    fn fold(&mut self, kind: Kind) {
         let lapses_at = at(NOW + 3600);
         self.revocations.fold(&FeedEntry { seq: Seq(43), lapses_at, kind });
-        self.publish();
+    }
+
+    /// Tells it while the time of day is asked for next, which is the last that is looked at.
+    pub(crate) fn tell_meanwhile(&mut self, kind: Kind) {
+        self.fold(kind);
+        let (now, uptime) = (self.clock.now(), self.clock.uptime());
+        let (enforcer, view) = (self.enforcer.clone(), self.view(uptime + Duration::from_secs(5)));
+        let happens = move || enforcer.publish(view, now, uptime);
+        *self.clock.meanwhile.lock().unwrap() = Some(Box::new(happens));
     }
 
     /// A `jti` that was not drawn before.

@@ -1,0 +1,133 @@
+//! What runs is cut in a way that nobody takes for a whole answer, or drains for as long as it may.
+
+use http::Version;
+use http_body::{Body as _, Frame};
+
+use super::super::Cut;
+use super::*;
+use crate::time::Clock as _;
+
+fn revoked() -> Kind {
+    Kind::Revoked(Target::Token(claims().token))
+}
+
+/// What a service answers behind the layer.
+async fn answer<B>(
+    guard: &Guard,
+    request: Request<Body>,
+    body: impl Fn() -> Response<B> + Clone + Send + 'static,
+) -> Response<Cut<B>>
+where
+    B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let service = tower::service_fn(move |_: Request<Body>| {
+        let answer = body();
+        async { Ok::<_, Infallible>(answer) }
+    });
+    tower_layer::Layer::layer(guard, service).oneshot(request).await.unwrap()
+}
+
+/// The next frame: data, trailers, how the body breaks off, or that it waits.
+fn next<B>(body: &mut Cut<B>) -> String
+where
+    B: http_body::Body<Data = Bytes, Error = Infallible> + Unpin,
+{
+    let mut context = Context::from_waker(Waker::noop());
+    match Pin::new(body).poll_frame(&mut context).map(|frame| frame.transpose()) {
+        Poll::Pending => "waits".into(),
+        Poll::Ready(Ok(None)) => "the end".into(),
+        Poll::Ready(Ok(Some(frame))) => said(frame),
+        Poll::Ready(Err(error)) => format!("broken: {error}"),
+    }
+}
+
+fn said(frame: Frame<Bytes>) -> String {
+    match frame.into_data() {
+        Ok(data) => String::from_utf8(data.to_vec()).unwrap(),
+        Err(frame) => {
+            let trailers = frame.into_trailers().unwrap();
+            let of = |name: &str| trailers[name].to_str().unwrap().to_owned();
+            format!("status {} for {}", of("grpc-status"), of("dayfly-reason"))
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_of_grpc_that_is_cut_is_told_why() {
+    let broken = "broken: the token was taken back";
+    for (version, kind, end) in [
+        (Version::HTTP_2, "application/grpc", "status 16 for revoked"),
+        (Version::HTTP_2, "application/grpc+proto", "status 16 for revoked"),
+        (Version::HTTP_2, "application/grpc;x=y", "status 16 for revoked"),
+        // Where trailers are lost, or are the end of any whole body.
+        (Version::HTTP_2, "application/grpc-web", broken),
+        (Version::HTTP_2, "application/json", broken),
+        (Version::HTTP_11, "application/grpc", broken),
+        (Version::HTTP_11, "application/json", broken),
+    ] {
+        let mut world = World::new();
+        let mut request = good(&mut world);
+        *request.version_mut() = version;
+        request.headers_mut().insert("content-type", kind.parse().unwrap());
+        let body = || Response::new(Endless(false));
+        let mut body = answer(&guard(&world), request, body).await.into_body();
+        assert_eq!([next(&mut body), next(&mut body)], ["row", "waits"]);
+        world.tell(revoked());
+        assert_eq!([next(&mut body), next(&mut body)], [end, "the end"], "{version:?} {kind}");
+        assert!(body.is_end_stream());
+    }
+}
+
+#[tokio::test]
+async fn what_drains_goes_on_for_its_bound_while_new_calls_are_refused() {
+    let mut world = World::new();
+    let secs = Duration::from_secs;
+    let shortest = guard(&world)
+        .draining("orders/prod/**".parse().unwrap(), secs(600))
+        .draining("orders/prod/o-17".parse().unwrap(), secs(30))
+        .draining("orders/staging/**".parse().unwrap(), secs(1));
+    let request = good(&mut world);
+    let mut quiet = answer(&shortest, request, || Response::new(Endless(false))).await.into_body();
+    let request = good(&mut world);
+    let mut flood = answer(&shortest, request, || Response::new(Flood)).await.into_body();
+    assert_eq!([next(&mut quiet), next(&mut quiet), next(&mut flood)], ["row", "waits", "row"]);
+
+    world.tell(revoked());
+    let request = good(&mut world);
+    let refused = answer(&shortest, request, || Response::new(Flood)).await;
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!([next(&mut quiet), next(&mut flood)], ["waits", "row"]);
+    world.advance(secs(30) - Duration::from_millis(1));
+    world.enforcer.tick(world.clock.now(), world.clock.uptime());
+    assert_eq!([next(&mut quiet), next(&mut flood)], ["waits", "row"], "stale by now, too");
+    world.advance(Duration::from_millis(1));
+    world.enforcer.tick(world.clock.now(), world.clock.uptime());
+    let broken = "broken: the token was taken back";
+    assert_eq!([next(&mut quiet), next(&mut flood)], [broken, broken]);
+    assert_eq!([next(&mut quiet), next(&mut flood)], ["the end", "the end"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_would_hand_the_connection_over_is_refused() {
+    let mut world = World::new();
+    let switching = || {
+        let mut answer = Response::new(Flood);
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        answer
+    };
+    let request = good(&mut world);
+    let refused = answer(&guard(&world), request, switching).await;
+    assert_eq!(refused.status(), StatusCode::NOT_IMPLEMENTED);
+    let text = refused.into_body().collect().await.unwrap().to_bytes();
+    assert!(text.starts_with(br#"{"error":"hands_over""#), "{text:?}");
+
+    let mut tunnel = good(&mut world);
+    *tunnel.method_mut() = http::Method::CONNECT;
+    let token = minted(&claims());
+    let act = act(GATEWAY, &refund(5));
+    let call = DpopCall { method: "CONNECT", act: Some(&act), ..usual_http() };
+    let proof = make_dpop(&holder(0), token.expose(), &call, at(NOW), world.jti());
+    tunnel.headers_mut().insert("dpop", proof.parse().unwrap());
+    let refused = answer(&guard(&world), tunnel, || Response::new(Flood)).await;
+    assert_eq!(refused.status(), StatusCode::NOT_IMPLEMENTED);
+}
