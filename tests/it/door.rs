@@ -1,87 +1,31 @@
 //! `revoke --wait` against gateways that are processes of their own: what it says of one that
 //! hears nothing, and of one that is stopped, is held against what these do.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dayfly_agent::session::Session;
-use dayfly_verifier::time::{SystemClock, Timestamp};
-use rustix::process::{Pid, Signal, kill_process};
+use dayfly_verifier::time::Timestamp;
+use rustix::process::Signal;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::guarded::Opening;
 use crate::parties::{Agent, Gateway, Use, now};
+use crate::process::Process;
 use crate::world::{SHOP, World};
 
 const STALENESS: Duration = Duration::from_secs(5);
 
-/// What the processes below are told.
-const TOLD: [&str; 3] = ["DOOR_IDENTITY", "DOOR_TRUST_ROOT", "DOOR_INSTANCE"];
-
-/// Not a test: what a gateway process runs. It says where it listens, and ends with its input.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "run by the tests below, in a process of its own"]
-async fn a_gateway_process() {
-    let [Some(dir), Some(root), Some(instance)] = TOLD.map(|name| std::env::var(name).ok()) else {
-        return;
-    };
-    let session = Session::open(Path::new(&dir), Arc::new(SystemClock)).await.unwrap();
-    let gateway = Gateway::open(session, &root, &instance, STALENESS).await;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "\nlistening {}", gateway.address).unwrap();
-    out.flush().unwrap();
-    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()).unwrap())
-        .await
-        .unwrap();
-}
-
-/// A gateway in a process of its own.
-struct Process {
-    child: Child,
-    /// It ends when this is dropped.
-    _input: ChildStdin,
-    gateway: Gateway,
-}
-
-impl Process {
-    /// An instance of `gateway/orders` that reaches the broker at `broker`.
-    fn start(world: &World, instance: &str, broker: SocketAddr) -> Self {
-        let identity = identity_through(world, instance, broker);
-        let told = [identity.into_os_string(), world.trust_root().into(), instance.into()];
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["door::a_gateway_process", "--exact", "--ignored", "--nocapture"])
-            .envs(TOLD.into_iter().zip(told))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines
-            .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("listening ")?.parse().ok())
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let gateway = Gateway::elsewhere(address, &format!("{SHOP}/gateway/orders"));
-        Self { child, _input: input, gateway }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _killed = self.child.kill();
-        let _waited = self.child.wait();
-    }
+/// An instance of `gateway/orders` that reaches the broker at `broker`.
+fn start(world: &World, instance: &str, broker: SocketAddr) -> Process {
+    let identity = identity_through(world, instance, broker);
+    let opening = Opening { instance: instance.into(), ..Opening::usual(STALENESS) };
+    Process::start(world, &format!("{SHOP}/gateway/orders"), &identity, &opening)
 }
 
 /// The identity of the orders gateway, with `broker` as the address of the broker.
@@ -192,9 +136,9 @@ fn hold_to_account(said: &Said, asked: &[(Timestamp, u16)], everywhere: Timestam
 async fn a16_what_revoke_wait_says_is_what_gateways_do() {
     let world = World::start("");
     let (through, hold) = wire(world.address()).await;
-    let prompt = Process::start(&world, "prompt", world.address());
-    let stopped = Process::start(&world, "stopped", world.address());
-    let late = Arc::new(Process::start(&world, "late", through));
+    let prompt = start(&world, "prompt", world.address());
+    let stopped = start(&world, "stopped", world.address());
+    let late = Arc::new(start(&world, "late", through));
     let agent = Agent::new(&world, "agent/support").await;
     let (request, exchanged) = agent.reading(&world).await;
     let (key, token) = (agent.key.clone(), exchanged.token);

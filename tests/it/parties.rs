@@ -1,12 +1,11 @@
-//! Those who take part, in the test's own process: a workload, an approver, an operator, and a
-//! gateway that serves HTTP behind the layer.
+//! Those who take part, in the test's own process: a workload, an approver, an operator, and those
+//! who call a gateway.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router, routing::any};
 use dayfly_agent::render;
 use dayfly_agent::session::Session;
 use dayfly_proto::v1::access_service_client::AccessServiceClient;
@@ -14,24 +13,20 @@ use dayfly_proto::v1::approval_service_client::ApprovalServiceClient;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::{self, revocation_target};
 use dayfly_verifier::dossier::DECISION_NAMESPACE;
-use dayfly_verifier::feed::client::{self, follow};
-use dayfly_verifier::feed::{Profile, Redeemer, Reporter, Source};
-use dayfly_verifier::id::{ExchangeId, InstanceId, RequestId, UseId};
+use dayfly_verifier::id::{ExchangeId, RequestId, UseId};
 use dayfly_verifier::proof::{ActDigest, DpopCall, HolderCall, HolderProof, make_dpop};
 use dayfly_verifier::request::{Answer, Narrowing};
 use dayfly_verifier::scope::Value;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
-use dayfly_verifier::tower::{BadCall, Guard, Received};
-use dayfly_verifier::uses::Uses;
-use dayfly_verifier::verify::{Call, Config, Verified, Verifier};
 use ed25519_dalek::SigningKey;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tonic::Status;
 
+pub(crate) use crate::guarded::Gateway;
 use crate::world::{SHOP, World, ssh};
 
 /// Random bytes.
@@ -201,110 +196,38 @@ pub(crate) async fn revoke(world: &World, target: revocation_target::Target) -> 
     OperatorServiceClient::new(session.channel()).revoke(message).await.unwrap().into_inner()
 }
 
-/// An HTTP service behind the layer.
-pub(crate) struct Gateway {
-    pub(crate) address: SocketAddr,
-    pub(crate) audience: String,
-    /// What it counted and has not told, and where it tells it; nothing for another process.
-    told: Option<(Arc<Uses>, Arc<Session>)>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-fn meaning(request: &Received<'_>) -> Result<Call, BadCall> {
-    let segments = request.segments()?;
-    let (operation, order) = match (request.method().as_str(), &segments[..]) {
-        ("GET", ["orders", order]) => ("read", *order),
-        ("POST", ["orders", order, "refund"]) => ("refund", *order),
-        _ => return Err(BadCall::Unknown),
-    };
-    Ok(Call {
-        operation: operation.parse()?,
-        resource: format!("orders/prod/{order}").parse()?,
-        arguments: request.arguments()?,
-    })
-}
-
-impl Gateway {
-    /// The gateway `path`, following the feed of the broker.
-    pub(crate) async fn start(world: &World, path: &str, max_staleness: Duration) -> Self {
-        let root = world.trust_root();
-        Self::open(world.session(path).await, &root, "one", max_staleness).await
-    }
-
-    /// An instance of the gateway whose session this is.
-    pub(crate) async fn open(
-        session: Arc<Session>,
-        trust_root: &str,
-        instance: &str,
-        max_staleness: Duration,
-    ) -> Self {
-        let audience = session.identity().id().clone();
-        let root = trust_root.parse().unwrap();
-        let config = client::Config {
-            profile: Profile::new(root, max_staleness, Source::Direct).unwrap(),
-            instance: instance.parse::<InstanceId>().unwrap(),
-            dir: None,
-            brokers: vec![session.channel()],
-        };
-        let clock = Arc::new(SystemClock);
-        let (enforcer, client) = follow(config, clock.clone()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut config = Config::new(audience.clone());
-        config.base_url = Some(format!("http://{address}").parse().unwrap());
-        let verifier = Arc::new(Verifier::new(config, enforcer, clock, random()));
-        let handler = any(|Extension(verified): Extension<Verified>| async move {
-            verified.call().resource.to_string()
-        });
-        let redeemer = Redeemer::new(vec![session.channel()]);
-        let uses = Arc::new(Uses::new(Arc::new(SystemClock)));
-        let guard = Guard::new(verifier, meaning)
-            .asking(Arc::new(redeemer))
-            .telling(Arc::clone(&uses) as _);
-        let app = Router::new().fallback(handler).layer(guard);
-        let tasks = vec![
-            tokio::spawn(client.run()),
-            tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }),
-        ];
-        let audience = audience.to_string();
-        Self { address, audience, told: Some((uses, session)), tasks }
-    }
-
-    /// One that another process runs.
-    pub(crate) fn elsewhere(address: SocketAddr, audience: &str) -> Self {
-        Self { address, audience: audience.to_owned(), told: None, tasks: Vec::new() }
-    }
-
-    /// Its connection to the broker.
-    pub(crate) fn session(&self) -> &Arc<Session> {
-        &self.told.as_ref().unwrap().1
-    }
-
-    /// Tells the broker what it counted, when it is asked to.
-    pub(crate) fn reporter(&self) -> Reporter {
-        let (gateway, instance) = (self.audience.parse().unwrap(), "one".parse().unwrap());
-        let (uses, session) = self.told.as_ref().unwrap();
-        Reporter::new(Arc::clone(uses), gateway, instance, vec![session.channel()])
-    }
-
-    /// The URL of a path here.
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-}
-
 /// What came back over plain HTTP.
 #[derive(Debug)]
 pub(crate) struct Got {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: String,
+}
+
+impl Got {
+    /// The nonce that the next proof must carry, if one is given.
+    pub(crate) fn nonce(&self) -> Option<String> {
+        let named = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("dpop-nonce").then(|| value.to_owned())
+        };
+        self.head.lines().find_map(named)
+    }
+}
+
+/// A call as it goes over the wire.
+#[derive(Clone)]
+pub(crate) struct Shot {
+    pub(crate) method: &'static str,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: String,
+}
+
+impl Shot {
+    pub(crate) async fn sent(&self, to: SocketAddr) -> Got {
+        http(to, self.method, &self.path, &self.headers, &self.body).await.unwrap()
+    }
 }
 
 /// One HTTP call, headers as given.
@@ -349,17 +272,24 @@ impl Use<'_> {
     /// The same, as the use `id`.
     pub(crate) async fn under(&self, gateway: &Gateway, id: UseId) -> Got {
         let first = self.once(gateway, id, None).await;
-        let nonce = first.head.lines().find_map(|line| {
-            let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("dpop-nonce").then(|| value.to_owned())
-        });
-        match nonce {
+        match first.nonce() {
             Some(nonce) if first.status == 401 => self.once(gateway, id, Some(&nonce)).await,
             _ => first,
         }
     }
 
     async fn once(&self, gateway: &Gateway, id: UseId, nonce: Option<&str>) -> Got {
+        self.shot(gateway, id, nonce, true).sent(gateway.address).await
+    }
+
+    /// What goes over the wire; where it can be without, the proof does not say what is done.
+    pub(crate) fn shot(
+        &self,
+        gateway: &Gateway,
+        id: UseId,
+        nonce: Option<&str>,
+        act: bool,
+    ) -> Shot {
         let (method, path, body, operation) = match self.refund {
             None => ("GET", format!("/orders/{}", self.order), String::new(), "read"),
             Some(amount) => {
@@ -369,21 +299,21 @@ impl Use<'_> {
         };
         let arguments = self.refund.map(|amount| ("amount".parse().unwrap(), Value::Int(amount)));
         let audience: SpiffeId = gateway.audience.parse().unwrap();
-        let act = ActDigest::of(
+        let digest = ActDigest::of(
             &audience,
             &operation.parse().unwrap(),
             &format!("orders/prod/{}", self.order).parse().unwrap(),
             &arguments.into_iter().collect(),
         );
         let url = gateway.url(&path);
-        let call = DpopCall { method, url: &url, act: Some(&act), nonce };
+        let call = DpopCall { method, url: &url, act: act.then_some(&digest), nonce };
         let proof = make_dpop(self.key, self.token, &call, now(), random());
-        let headers = [
+        let headers = vec![
             ("authorization", format!("DPoP {}", self.token)),
             ("dpop", proof),
             ("dayfly-use", id.to_string()),
         ];
-        http(gateway.address, method, &path, &headers, &body).await.unwrap()
+        Shot { method, path, headers, body }
     }
 
     /// Calls until the answer has this status: what is to come true does, within the deadline.
