@@ -28,6 +28,7 @@ mod record;
 mod replays;
 mod revoking;
 mod rights;
+mod shells;
 mod surviving;
 mod tidy;
 mod uses;

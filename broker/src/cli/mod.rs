@@ -7,6 +7,7 @@ pub mod approve;
 pub mod audit;
 mod audit_line;
 mod case;
+pub mod completion;
 pub mod console;
 pub mod demo;
 pub mod dev;
@@ -14,6 +15,7 @@ pub mod exit;
 pub mod history;
 pub mod host;
 pub mod keys;
+pub mod manual;
 pub mod operate;
 pub mod pending;
 pub mod policy;
@@ -87,6 +89,8 @@ enum Verb {
     Status(operate::ShowStatus),
     Audit(audit::Audit),
     History(history::History),
+    Completion(completion::Completion),
+    Man(manual::Man),
 }
 
 /// What every verb is given.
@@ -139,6 +143,8 @@ fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
         Verb::Status(verb) => verb.run(context),
         Verb::Audit(verb) => verb.run(context),
         Verb::History(verb) => verb.run(context),
+        Verb::Completion(verb) => verb.run(context),
+        Verb::Man(verb) => verb.run(context),
     }
 }
 
