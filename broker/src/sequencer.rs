@@ -4,6 +4,7 @@
 
 mod decided;
 mod failure;
+mod settle;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +13,11 @@ use arc_swap::ArcSwap;
 use dayfly_verifier::time::Clock;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio::time::MissedTickBehavior;
 
 use decided::{Decided, Outcomes};
 pub use failure::{Failure, Fault};
+use settle::Effort;
 
 use crate::core::command::{Caller, Command};
 use crate::core::decide::decide;
@@ -30,14 +32,8 @@ const BATCH: usize = 256;
 const QUEUE: usize = 4096;
 /// How many entries are read at once.
 const CHUNK: usize = 1024;
-/// How long a batch is tried.
-const GIVE_UP: Duration = Duration::from_secs(2);
-/// How long to wait before a store that failed is tried again.
-const PAUSE: Duration = Duration::from_millis(20);
 /// How often the log is looked at without a hint.
 const POLL: Duration = Duration::from_millis(200);
-/// How far the clock may be behind the log.
-const SKEW: Duration = Duration::from_secs(2);
 
 /// The way to the task that decides, and to what it has published. Clones lead to the same task.
 #[derive(Clone)]
@@ -48,12 +44,17 @@ pub struct Sequencer {
     moved: watch::Receiver<Head>,
 }
 
-/// A command that waits for its decision.
+/// Something that waits for the log.
 struct Waiting {
+    what: Option<Asked>,
+    answer: oneshot::Sender<Result<Done, Failure>>,
+}
+
+/// A command, with what comes with it.
+struct Asked {
     command: Command,
     caller: Caller,
     text: Option<FreeText>,
-    answer: oneshot::Sender<Result<Done, Failure>>,
 }
 
 /// The task that decides. Run it; it ends when no [`Sequencer`] is left, or with what stopped it.
@@ -123,7 +124,7 @@ impl Sequencer {
     /// The same, and whether it was this very command that made it happen. Where it cannot be told
     /// any more, it was not: good for what must count at most once.
     pub async fn submit_once(&self, command: Command, caller: Caller) -> Result<Done, Failure> {
-        self.send(command, caller, None).await
+        self.wait(Some(Asked { command, caller, text: None })).await
     }
 
     /// The same for a command that names a free text: it is kept with the entry that names it, and
@@ -134,23 +135,23 @@ impl Sequencer {
         caller: Caller,
         text: Option<FreeText>,
     ) -> Result<Recorded<Arc<State>>, Failure> {
-        self.send(command, caller, text).await.map(|(state, _)| state)
+        self.wait(Some(Asked { command, caller, text })).await.map(|(state, _)| state)
     }
 
-    async fn send(
-        &self,
-        command: Command,
-        caller: Caller,
-        text: Option<FreeText>,
-    ) -> Result<Done, Failure> {
-        let lane = if command.takes_away() { &self.taking } else { &self.giving };
+    /// The state as of a moment after this call began, whichever broker appended to the log. What
+    /// [`Self::state`] does not have, another broker may just have recorded.
+    pub async fn current(&self) -> Result<Recorded<Arc<State>>, Failure> {
+        self.wait(None).await.map(|(state, _)| state)
+    }
+
+    async fn wait(&self, what: Option<Asked>) -> Result<Done, Failure> {
         let (answer, answered) = oneshot::channel();
-        lane.try_send(Waiting { command, caller, text, answer }).map_err(
-            |refused| match refused {
-                TrySendError::Full(_) => Fault::Busy,
-                TrySendError::Closed(_) => Fault::Stopped,
-            },
-        )?;
+        let waiting = Waiting { what, answer };
+        let lane = if waiting.takes_away() { &self.taking } else { &self.giving };
+        lane.try_send(waiting).map_err(|refused| match refused {
+            TrySendError::Full(_) => Fault::Busy,
+            TrySendError::Closed(_) => Fault::Stopped,
+        })?;
         answered.await.map_err(|_| Fault::Stopped)?
     }
 }
@@ -208,57 +209,10 @@ impl Deciding {
         batch
     }
 
-    /// Decides a batch until it is durable or the time is up, then answers, never before.
-    async fn settle(&mut self, mut batch: Vec<Waiting>) -> Result<(), JournalError> {
-        // Nobody waits for these any more, and nothing was promised.
-        batch.retain(|waiting| !waiting.answer.is_closed());
-        if self.clock.now().plus(SKEW) < self.base.time {
-            let off = batch.extract_if(.., |waiting| !waiting.command.takes_away());
-            off.for_each(|waiting| waiting.answer(Err(Fault::ClockOff.into())));
-        }
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let started = Instant::now();
-        let mut doubt = None;
-        loop {
-            let attempt = timeout(
-                GIVE_UP.saturating_sub(started.elapsed()),
-                self.attempt(&batch, &mut doubt),
-            )
-            .await;
-            let error = match attempt.unwrap_or_else(|late| Err(timed_out(late))) {
-                Ok(outcomes) => {
-                    for (waiting, outcome) in batch.into_iter().zip(outcomes) {
-                        waiting.answer(outcome.map(|made| (self.base.clone(), made)));
-                    }
-                    return Ok(());
-                }
-                Err(error) => error,
-            };
-            if error.is_fatal() {
-                batch.into_iter().for_each(|waiting| waiting.answer(Err(Fault::Stopped.into())));
-                return Err(error);
-            }
-            if started.elapsed() >= GIVE_UP {
-                tracing::warn!(%error, commands = batch.len(), "a batch was given up");
-                let unavailable = |waiting: Waiting| waiting.answer(Err(Fault::Unavailable.into()));
-                batch.into_iter().for_each(unavailable);
-                return Ok(());
-            }
-            if error != JournalError::Conflict {
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
-
-    /// Decides the batch on the newest state and makes it durable, once. `doubt` holds an earlier
-    /// decision of which it is not known whether it stands: that is found out first.
-    async fn attempt(
-        &mut self,
-        batch: &[Waiting],
-        doubt: &mut Option<Decided>,
-    ) -> Result<Outcomes, JournalError> {
+    /// Decides the batch on the newest state and makes it durable, once. Of an earlier decision in
+    /// doubt it is found out first whether it stands.
+    async fn attempt(&mut self, effort: &mut Effort) -> Result<Outcomes, JournalError> {
+        let Effort { batch, doubt, .. } = effort;
         if let Some(doubted) = &*doubt {
             self.journal.confirm().await?;
             let stands = self.follow(Some(doubted.state.head)).await?;
@@ -277,7 +231,12 @@ impl Deciding {
             self.follow(None).await?;
             return Err(JournalError::Conflict);
         }
-        match self.journal.append(&self.base.head, &decided.entries).await {
+        let (after, entries) = (&self.base.head, &decided.entries);
+        let appended = match batch.iter().all(Waiting::takes_away) {
+            true => self.journal.append(after, entries).await,
+            false => self.journal.append_in_turn(after, entries).await,
+        };
+        match appended {
             Ok(receipt) => {
                 self.hint.mark_unchanged();
                 self.publish(&receipt, decided.state)?;
@@ -299,7 +258,11 @@ impl Deciding {
     fn decide(&self, batch: &[Waiting]) -> Result<Decided, JournalError> {
         let now = self.clock.now().max(self.base.time);
         let mut decided = Decided::on(State::clone(&self.base));
-        for Waiting { command, caller, text, .. } in batch {
+        for Waiting { what, .. } in batch {
+            let Some(Asked { command, caller, text }) = what else {
+                decided.outcomes.push(Ok(false));
+                continue;
+            };
             let outcome = match decide(&decided.state, command, caller, now) {
                 Ok((by, events)) => decided.record(&by, now, events, text.as_ref())?,
                 Err(denial) => Err(denial.into()),
@@ -341,17 +304,22 @@ impl Deciding {
 }
 
 impl Waiting {
+    /// Whether it gives nothing.
+    fn takes_away(&self) -> bool {
+        self.what.as_ref().is_none_or(|asked| asked.command.takes_away())
+    }
+
     fn answer(self, answer: Result<Done, Failure>) {
         // The client may have gone.
         let _ = self.answer.send(answer);
     }
 }
 
-fn timed_out(late: tokio::time::error::Elapsed) -> JournalError {
-    JournalError::Unknown(format!("the store did not answer in time: {late}"))
-}
-
 #[cfg(test)]
 mod doubles;
+#[cfg(test)]
+mod history;
+#[cfg(test)]
+mod many;
 #[cfg(test)]
 mod tests;

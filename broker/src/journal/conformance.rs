@@ -48,6 +48,9 @@ over_every_store! {
     no_entry_is_ever_missed_by_a_reader_of_two_writers,
     another_broker_sees_what_stands,
     a_hint_comes_with_an_append,
+    a_hint_comes_with_what_another_broker_appends,
+    turns_come_in_the_order_in_which_brokers_asked,
+    who_does_not_show_up_loses_its_turn,
     a_text_stands_or_falls_with_its_entry,
     bundles_keep_their_first_content,
     an_invitation_is_taken_once,
@@ -188,6 +191,46 @@ async fn a_hint_comes_with_an_append<S: Store>(store: S, _again: impl Fn() -> S)
     assert!(!hint.has_changed().unwrap());
     filled(&store, 1).await;
     hint.changed().await.unwrap();
+}
+
+async fn a_hint_comes_with_what_another_broker_appends<S: Store>(store: S, again: impl Fn() -> S) {
+    let other = again();
+    let mut hint = other.moved();
+    filled(&store, 1).await;
+    hint.changed().await.unwrap();
+}
+
+async fn turns_come_in_the_order_in_which_brokers_asked<S: Store>(store: S, again: impl Fn() -> S) {
+    let head = *filled(&store, 1).await[0].head();
+    let (one, two) = (again(), again());
+    assert!(one.turn().await.unwrap() && !two.turn().await.unwrap());
+    assert!(!store.turn().await.unwrap() && one.turn().await.unwrap());
+    let first = next(&head, 1);
+    for other in [&two, &store] {
+        assert_eq!(other.append_in_turn(&head, &first).await, Err(JournalError::Conflict));
+    }
+    let head = *one.append_in_turn(&head, &first).await.unwrap();
+    // Its turn is over with that.
+    let second = next(&head, 2);
+    assert_eq!(one.append_in_turn(&head, &second).await, Err(JournalError::Conflict));
+    assert!(two.turn().await.unwrap() && !store.turn().await.unwrap());
+    // What takes away heeds no turn, and the turn stays.
+    let head = *store.append(&head, &second).await.unwrap();
+    assert_eq!(two.append_in_turn(&head, &[]).await.map(|head| *head), Ok(head));
+    assert!(store.turn().await.unwrap());
+    store.pass_turn().await.unwrap();
+    one.append_in_turn(&head, &next(&head, 3)).await.unwrap();
+}
+
+async fn who_does_not_show_up_loses_its_turn<S: Store>(store: S, again: impl Fn() -> S) {
+    let head = *filled(&store, 1).await[0].head();
+    let (gone, other) = (again(), again());
+    assert!(gone.turn().await.unwrap());
+    drop(gone);
+    while !other.turn().await.unwrap() {
+        tokio::time::sleep(TURN / 20).await;
+    }
+    other.append_in_turn(&head, &next(&head, 1)).await.unwrap();
 }
 
 async fn a_text_stands_or_falls_with_its_entry<S: Store>(store: S, again: impl Fn() -> S) {

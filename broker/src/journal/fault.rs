@@ -82,14 +82,18 @@ fn planned() -> JournalError {
     JournalError::Unavailable("a planned fault".into())
 }
 
-#[async_trait]
-impl<J: Journal> Journal for Faulty<J> {
-    async fn append(
+impl<J: Journal> Faulty<J> {
+    async fn add(
         &self,
         after: &Head,
         entries: &[StoredEntry],
+        in_turn: bool,
     ) -> Result<Recorded<Head>, JournalError> {
         self.reachable()?;
+        let append = async || match in_turn {
+            true => self.inner.append_in_turn(after, entries).await,
+            false => self.inner.append(after, entries).await,
+        };
         let plan = self.plans(|plans| {
             let plan = plans.at.remove(&plans.appends);
             plans.appends = plans.appends.saturating_add(1);
@@ -97,19 +101,48 @@ impl<J: Journal> Journal for Faulty<J> {
         });
         let unknown = || JournalError::Unknown("a planned fault".into());
         match plan {
-            None => self.inner.append(after, entries).await,
+            None => append().await,
             Some(Plan::Refuse) => Err(planned()),
             Some(Plan::LoseUnknown) => Err(unknown()),
             Some(Plan::StandUnknown) => {
-                self.inner.append(after, entries).await?;
+                append().await?;
                 Err(unknown())
             }
             Some(Plan::Overtaken(others)) => {
                 let head = *self.inner.confirm().await?;
                 self.inner.append(&head, &super::chain(&head, &others)?).await?;
-                self.inner.append(after, entries).await
+                append().await
             }
         }
+    }
+}
+
+#[async_trait]
+impl<J: Journal> Journal for Faulty<J> {
+    async fn append(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError> {
+        self.add(after, entries, false).await
+    }
+
+    async fn append_in_turn(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError> {
+        self.add(after, entries, true).await
+    }
+
+    async fn turn(&self) -> Result<bool, JournalError> {
+        self.reachable()?;
+        self.inner.turn().await
+    }
+
+    async fn pass_turn(&self) -> Result<(), JournalError> {
+        self.reachable()?;
+        self.inner.pass_turn().await
     }
 
     async fn read(

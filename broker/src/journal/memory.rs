@@ -1,7 +1,7 @@
 //! A store in memory, for tests and trials. It forgets everything with its process; otherwise it
 //! must behave as the durable ones do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -9,23 +9,29 @@ use dayfly_verifier::id::{BundleDigest, Seq, TextDigest};
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{
     Bundles, DOCUMENT_KEPT, Floor, FreeText, Invitation, Joins, Journal, JournalError, Recorded,
-    Renew, Renewal, StoredEntry, Texts, chain,
+    Renew, Renewal, StoredEntry, TURN, Texts, chain,
 };
 use crate::core::event::Head;
 
 /// A store in memory. Clones are the same store, as several brokers would share it.
-#[derive(Clone)]
 pub struct Memory {
     kept: Arc<Mutex<Kept>>,
     moved: watch::Sender<()>,
+    /// Names this broker among those who wait for their turn.
+    me: u64,
 }
 
 #[derive(Default)]
 struct Kept {
     log: Vec<StoredEntry>,
+    /// How many brokers there have been.
+    brokers: u64,
+    /// Those who wait for their turn, each with when it showed up last.
+    turns: VecDeque<(u64, Instant)>,
     texts: BTreeMap<TextDigest, FreeText>,
     bundles: BTreeMap<BundleDigest, Vec<u8>>,
     invitations: BTreeMap<[u8; 16], Invitation>,
@@ -58,6 +64,12 @@ impl Kept {
         generation
     }
 
+    /// Whether nobody but `me` has the turn.
+    fn may_append(&mut self, me: u64) -> bool {
+        self.turns.retain(|(_, seen)| seen.elapsed() < TURN);
+        self.turns.front().is_none_or(|(first, _)| *first == me)
+    }
+
     /// The entries after `after`, which must be in the log.
     fn after(&self, after: &Head) -> Result<&[StoredEntry], JournalError> {
         let count = usize::try_from(after.seq.0).unwrap_or(usize::MAX);
@@ -70,7 +82,15 @@ impl Kept {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { kept: Arc::default(), moved: watch::Sender::new(()) }
+        Self { kept: Arc::default(), moved: watch::Sender::new(()), me: 0 }
+    }
+}
+
+impl Clone for Memory {
+    fn clone(&self) -> Self {
+        let mut kept = self.kept();
+        kept.brokers = kept.brokers.saturating_add(1);
+        Self { kept: self.kept.clone(), moved: self.moved.clone(), me: kept.brokers }
     }
 }
 
@@ -78,6 +98,29 @@ impl Memory {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         // A panic of another holder cannot leave a half-made change: each is one assignment.
         self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn add(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+        in_turn: bool,
+    ) -> Result<Recorded<Head>, JournalError> {
+        let head = chain::check(after, entries)?;
+        let mut kept = self.kept();
+        if !kept.after(after)?.is_empty() || in_turn && !kept.may_append(self.me) {
+            return Err(JournalError::Conflict);
+        }
+        if in_turn {
+            kept.turns.retain(|(waiting, _)| *waiting != self.me);
+        }
+        for entry in entries {
+            kept.texts.extend(entry.text().map(|text| (text.digest(), text.clone())));
+            kept.log.push(entry.clone().without_text());
+        }
+        drop(kept);
+        self.moved.send_replace(());
+        Ok(Recorded::new(head))
     }
 }
 
@@ -88,18 +131,29 @@ impl Journal for Memory {
         after: &Head,
         entries: &[StoredEntry],
     ) -> Result<Recorded<Head>, JournalError> {
-        let head = chain::check(after, entries)?;
+        self.add(after, entries, false)
+    }
+
+    async fn append_in_turn(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError> {
+        self.add(after, entries, true)
+    }
+
+    async fn turn(&self) -> Result<bool, JournalError> {
         let mut kept = self.kept();
-        if !kept.after(after)?.is_empty() {
-            return Err(JournalError::Conflict);
+        match kept.turns.iter_mut().find(|(waiting, _)| *waiting == self.me) {
+            Some((_, seen)) => *seen = Instant::now(),
+            None => kept.turns.push_back((self.me, Instant::now())),
         }
-        for entry in entries {
-            kept.texts.extend(entry.text().map(|text| (text.digest(), text.clone())));
-            kept.log.push(entry.clone().without_text());
-        }
-        drop(kept);
-        self.moved.send_replace(());
-        Ok(Recorded::new(head))
+        Ok(kept.may_append(self.me))
+    }
+
+    async fn pass_turn(&self) -> Result<(), JournalError> {
+        self.kept().turns.retain(|(waiting, _)| *waiting != self.me);
+        Ok(())
     }
 
     async fn read(

@@ -11,6 +11,8 @@ mod fault;
 mod memory;
 mod sqlite;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use dayfly_verifier::id::Seq;
 use tokio::sync::watch;
@@ -45,6 +47,22 @@ pub trait Journal: Send + Sync {
         entries: &[StoredEntry],
     ) -> Result<Recorded<Head>, JournalError>;
 
+    /// As [`Journal::append`], for what must not keep another broker from ever deciding:
+    /// [`JournalError::Conflict`] also while it is another one's turn. Ends the own turn.
+    async fn append_in_turn(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError>;
+
+    /// Asks for the turn of this broker, or goes on waiting for it, and says whether it has come.
+    /// Turns come in the order in which brokers asked. One lasts until the append that it was for,
+    /// or [`Journal::pass_turn`]; who does not ask again within half of [`TURN`] has left.
+    async fn turn(&self) -> Result<bool, JournalError>;
+
+    /// Ends the turn of this broker, or its wait for it.
+    async fn pass_turn(&self) -> Result<(), JournalError>;
+
     /// The entries after `after`, in order, gapless, each continuing the hash chain, at most
     /// `limit`. [`JournalError::Diverged`] when the log does not contain `after`.
     async fn read(
@@ -64,6 +82,9 @@ pub trait Journal: Send + Sync {
     /// A hint that the head may have moved. Losing a hint is harmless: readers also poll.
     fn moved(&self) -> watch::Receiver<()>;
 }
+
+/// How long the others wait for a broker whose turn it is, and which has not shown up since.
+pub const TURN: Duration = Duration::from_secs(1);
 
 /// A journal with what is kept beside it.
 pub trait Store: Journal + Texts + Bundles + Joins {}
@@ -86,6 +107,10 @@ pub enum JournalError {
     /// opens a new epoch, goes on from here.
     #[error("the log does not contain the head at {0}: it is not the log that was followed")]
     Diverged(Seq),
+    /// The file of the log was replaced or removed while it was open: what is written to the one
+    /// that is open is lost with this process.
+    #[error("`{0}` is no longer the file that was opened: it was replaced or removed")]
+    Replaced(String),
     /// The log, or what is kept beside it, is not what was written. It is never mended.
     #[error("{} {rule}", place(*seq))]
     Corrupt {
@@ -114,7 +139,9 @@ impl JournalError {
     pub const fn is_fatal(&self) -> bool {
         match self {
             Self::Conflict | Self::Unknown(_) | Self::Unavailable(_) => false,
-            Self::Diverged(_) | Self::Corrupt { .. } | Self::Future { .. } => true,
+            Self::Diverged(_) | Self::Replaced(_) | Self::Corrupt { .. } | Self::Future { .. } => {
+                true
+            }
         }
     }
 }

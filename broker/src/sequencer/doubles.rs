@@ -29,7 +29,7 @@ impl Clock for Hand {
 
 /// A store whose appends and confirmations wait to be let through, and which can be swapped.
 pub(super) struct Gate {
-    pub(super) inner: Mutex<Memory>,
+    pub(super) inner: Mutex<Arc<Memory>>,
     pub(super) open: Semaphore,
     pub(super) knocks: watch::Sender<u64>,
 }
@@ -37,11 +37,11 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(inner: Memory) -> Arc<Self> {
         let (open, knocks) = (Semaphore::new(0), watch::Sender::new(0));
-        Arc::new(Self { inner: Mutex::new(inner), open, knocks })
+        Arc::new(Self { inner: Mutex::new(Arc::new(inner)), open, knocks })
     }
 
-    fn inner(&self) -> Memory {
-        self.inner.lock().unwrap().clone()
+    fn inner(&self) -> Arc<Memory> {
+        Arc::clone(&self.inner.lock().unwrap())
     }
 
     async fn pass(&self) {
@@ -59,6 +59,23 @@ impl Journal for Gate {
     ) -> Result<Recorded<Head>, JournalError> {
         self.pass().await;
         self.inner().append(after, entries).await
+    }
+
+    async fn append_in_turn(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError> {
+        self.pass().await;
+        self.inner().append_in_turn(after, entries).await
+    }
+
+    async fn turn(&self) -> Result<bool, JournalError> {
+        self.inner().turn().await
+    }
+
+    async fn pass_turn(&self) -> Result<(), JournalError> {
+        self.inner().pass_turn().await
     }
 
     async fn read(
@@ -80,5 +97,71 @@ impl Journal for Gate {
 
     fn moved(&self) -> watch::Receiver<()> {
         self.inner().moved()
+    }
+}
+
+/// The way to a store from afar: every answer takes its time.
+pub(super) struct Far {
+    pub(super) inner: Memory,
+    pub(super) delay: Duration,
+    /// How often an append came too late.
+    pub(super) overtaken: AtomicU64,
+}
+
+impl Far {
+    fn count(&self, error: &JournalError) {
+        if *error == JournalError::Conflict {
+            self.overtaken.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[async_trait]
+impl Journal for Far {
+    async fn append(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError> {
+        tokio::time::sleep(self.delay).await;
+        self.inner.append(after, entries).await.inspect_err(|error| self.count(error))
+    }
+
+    async fn append_in_turn(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError> {
+        tokio::time::sleep(self.delay).await;
+        self.inner.append_in_turn(after, entries).await.inspect_err(|error| self.count(error))
+    }
+
+    async fn turn(&self) -> Result<bool, JournalError> {
+        self.inner.turn().await
+    }
+
+    async fn pass_turn(&self) -> Result<(), JournalError> {
+        self.inner.pass_turn().await
+    }
+
+    async fn read(
+        &self,
+        after: &Head,
+        limit: usize,
+    ) -> Result<Vec<Recorded<StoredEntry>>, JournalError> {
+        self.inner.read(after, limit).await
+    }
+
+    async fn head_at(&self, seq: Seq) -> Result<Option<Recorded<Head>>, JournalError> {
+        self.inner.head_at(seq).await
+    }
+
+    async fn confirm(&self) -> Result<Recorded<Head>, JournalError> {
+        tokio::time::sleep(self.delay).await;
+        self.inner.confirm().await
+    }
+
+    fn moved(&self) -> watch::Receiver<()> {
+        self.inner.moved()
     }
 }

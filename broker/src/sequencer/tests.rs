@@ -12,31 +12,35 @@ use crate::journal::{Faulty, Memory, Plan, Sqlite, chain};
 const BEFORE: u64 = 2;
 
 /// A log with a bundle in force, in which `olga` is an operator.
-async fn founded(journal: &impl Journal) {
+pub(super) async fn founded(journal: &impl Journal) {
     let entries = [samples::opening(), samples::applied()];
     journal.append(&Head::ORIGIN, &chain(&Head::ORIGIN, &entries).unwrap()).await.unwrap();
 }
 
-async fn memory() -> Memory {
+pub(super) async fn memory() -> Memory {
     let memory = Memory::default();
     founded(&memory).await;
     memory
 }
 
-async fn start_at(journal: &Arc<impl Journal + 'static>, ms: u64) -> (Sequencer, Deciding) {
+pub(super) async fn start_at(
+    journal: &Arc<impl Journal + 'static>,
+    ms: u64,
+) -> (Sequencer, Deciding) {
     let journal: Arc<dyn Journal> = Arc::clone(journal) as _;
     let clock = Arc::new(Hand(ms.into()));
-    Sequencer::start(journal, clock, Limits::default()).await.unwrap()
+    let limits = Limits { live_grants: 1_000, ..Limits::default() };
+    Sequencer::start(journal, clock, limits).await.unwrap()
 }
 
-type Running = JoinHandle<Result<(), JournalError>>;
+pub(super) type Running = JoinHandle<Result<(), JournalError>>;
 
-async fn running(journal: &Arc<impl Journal + 'static>) -> (Sequencer, Running) {
+pub(super) async fn running(journal: &Arc<impl Journal + 'static>) -> (Sequencer, Running) {
     let (sequencer, deciding) = start_at(journal, 10).await;
     (sequencer, tokio::spawn(deciding.run()))
 }
 
-fn operator() -> Caller {
+pub(super) fn operator() -> Caller {
     Caller { id: spiffe("person/olga"), until: time(86_400_000) }
 }
 
@@ -44,24 +48,24 @@ fn stranger() -> Caller {
     Caller { id: spiffe("person/mallory"), until: time(86_400_000) }
 }
 
-fn key_event(key: u32, not_after: u64) -> Event {
+pub(super) fn key_event(key: u32, not_after: u64) -> Event {
     let public = samples::holder_key();
     Event::KeyAdded { key: KeyId(key), public, not_after: time(not_after) }
 }
 
 /// Gives: two with one number and different ends are different commands under one id.
-fn add_key(key: u32, not_after: u64) -> Command {
+pub(super) fn add_key(key: u32, not_after: u64) -> Command {
     let (public, not_after) = (samples::holder_key(), time(not_after));
     Command::AddKey { key: KeyId(key), public, not_after }
 }
 
 /// Takes away.
-fn revoke(n: u64) -> Command {
+pub(super) fn revoke(n: u64) -> Command {
     Command::Revoke(Target::Task(format!("task-{n}").parse().unwrap()), None)
 }
 
 /// The events after the founding ones, in order.
-async fn events(journal: &impl Journal) -> Vec<Event> {
+pub(super) async fn events(journal: &impl Journal) -> Vec<Event> {
     let (mut head, mut events) = (Head::ORIGIN, Vec::new());
     for stored in journal.read(&head, usize::MAX).await.unwrap() {
         events.push(stored.decode(&head).unwrap().event);
@@ -71,7 +75,7 @@ async fn events(journal: &impl Journal) -> Vec<Event> {
     events
 }
 
-fn revoked(n: u64) -> Event {
+pub(super) fn revoked(n: u64) -> Event {
     samples::revocation(n).event
 }
 
@@ -265,7 +269,7 @@ async fn a_log_that_was_replaced_stops_it() {
     let entries = [samples::opening(), samples::revocation(9), samples::revocation(8)];
     let entries = chain(&Head::ORIGIN, &entries).unwrap();
     replaced.append(&Head::ORIGIN, &entries).await.unwrap();
-    *gate.inner.lock().unwrap() = replaced.clone();
+    *gate.inner.lock().unwrap() = Arc::new(replaced.clone());
     gate.open.add_permits(9);
     let running = tokio::spawn(deciding.run());
     let stopped = sequencer.submit(revoke(1), operator()).await;

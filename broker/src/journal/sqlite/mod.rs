@@ -1,67 +1,42 @@
 //! The embedded store: SQLite in one file. Write-ahead log, every commit on the disk before it is
-//! answered, one thread that writes, one that reads, one that folds the write-ahead log back.
-//! Several processes may share the file. Must never answer a commit that failed as one that did
-//! not happen.
+//! answered, a thread each that writes, that reads, that watches what other processes append, and
+//! that folds the write-ahead log back. Several processes may share the file. Must never answer a
+//! commit that failed as one that did not happen.
 
+mod file;
 mod side;
 mod thread;
+mod turn;
+mod watch;
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use dayfly_verifier::id::{ChainHash, Epoch, Seq};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
-use tokio::sync::watch;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+use tokio::sync::watch::Receiver;
 
-use self::thread::Thread;
+use self::file::Place;
+use self::thread::{Lane, Thread};
+use self::watch::Watch;
 use super::{Journal, JournalError, Recorded, StoredEntry, chain};
 use crate::core::event::Head;
 
-/// Marks the file as ours: `dfly`.
-const APPLICATION_ID: i64 = 0x6466_6c79;
-/// The version of the tables.
-const SCHEMA_VERSION: i64 = 1;
-/// How long a writer waits for the writer of another process.
-const BUSY: Duration = Duration::from_millis(1000);
 /// After how many commits, or bytes of entries, the write-ahead log is folded back.
 const FOLD_COMMITS: usize = 512;
 const FOLD_BYTES: usize = 4 << 20;
-
-const SCHEMA: &str = "
-    CREATE TABLE head (
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        epoch BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
-        confirmed INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE entry (
-        seq INTEGER PRIMARY KEY, epoch BLOB NOT NULL, hash BLOB NOT NULL, bytes BLOB NOT NULL
-    ) STRICT;
-    CREATE TABLE text (digest BLOB PRIMARY KEY, salt BLOB NOT NULL, body TEXT NOT NULL) STRICT;
-    CREATE TABLE bundle (digest BLOB PRIMARY KEY, content BLOB NOT NULL) STRICT;
-    CREATE TABLE invitation (
-        id BLOB PRIMARY KEY, secret_hash BLOB NOT NULL, spiffe_id TEXT NOT NULL,
-        expires_at_ms INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE document (
-        spiffe_id TEXT NOT NULL, generation INTEGER NOT NULL, key_hash BLOB NOT NULL,
-        renewed_to INTEGER, issued_at_ms INTEGER NOT NULL, PRIMARY KEY (spiffe_id, generation)
-    ) STRICT;
-    CREATE INDEX document_by_age ON document (issued_at_ms);
-    CREATE TABLE floor (spiffe_id TEXT PRIMARY KEY, generation INTEGER) STRICT;
-    INSERT INTO head VALUES (1, zeroblob(16), 0, zeroblob(32), 0);
-";
 
 /// A store in one SQLite file.
 pub struct Sqlite {
     writer: Thread,
     reader: Thread,
+    watch: Watch,
     fold: SyncSender<()>,
-    moved: watch::Sender<()>,
+    place: Place,
+    /// Names this broker among those who wait for their turn.
+    me: [u8; 16],
 }
 
 impl Sqlite {
@@ -70,83 +45,141 @@ impl Sqlite {
 
     /// Makes the file, which must not exist, for its owner alone, and opens it.
     pub fn create(path: &Path) -> Result<Self, JournalError> {
-        let mut options = OpenOptions::new();
-        let made = options.write(true).create_new(true).mode(0o600).open(path);
-        made.map_err(|e| unavailable(&format!("`{}`: {e}", path.display())))?;
-        let mut connection = connect(path)?;
-        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        let tx = tx.map_err(failed)?;
-        tx.execute_batch(SCHEMA).map_err(failed)?;
-        tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
-        tx.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
-        tx.commit().map_err(failed)?;
-        drop(connection);
+        file::create(path)?;
         Self::open(path)
     }
 
     /// Opens the file, which must exist, be no link, and belong to its owner alone.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let refused = |what: &str| unavailable(&format!("`{}` {what}", path.display()));
-        let meta = path.symlink_metadata().map_err(|e| refused(&format!("cannot be read: {e}")))?;
-        if !meta.is_file() || meta.mode() & 0o077 != 0 {
-            return Err(refused("must be a plain file with mode 0600"));
-        }
-        let mut writer = connect(path)?;
-        check_schema(&writer)?;
+        file::plain(path)?;
+        let mut writer = file::connect(path)?;
+        file::check_schema(&writer)?;
         // What a crash left in the write-ahead log may not be on the disk yet, and is about to be
         // read as if it were.
-        checkpoint(&writer, "PASSIVE")?;
+        file::checkpoint(&writer, "PASSIVE")?;
         let looked = writer.transaction().map_err(failed)?;
-        check_head(&looked)?;
+        file::check_head(&looked)?;
         drop(looked);
-        let reader = connect(path)?;
+        let reader = file::connect(path)?;
         reader.pragma_update(None, "query_only", true).map_err(failed)?;
         let (fold, asked) = sync_channel(1);
-        let folder = connect(path)?;
+        let folder = file::connect(path)?;
         thread::spawn("journal-fold", move || {
             while asked.recv().is_ok() {
-                fold_back(&folder);
+                file::fold_back(&folder);
             }
         })?;
+        let mut me = [0; 16];
+        getrandom::fill(&mut me).map_err(|e| unavailable(&format!("no random bytes: {e}")))?;
         Ok(Self {
             writer: Thread::start("journal-write", writer)?,
             reader: Thread::start("journal-read", reader)?,
+            watch: Watch::start(file::connect(path)?)?,
             fold,
-            moved: watch::Sender::new(()),
+            place: Place::of(path)?,
+            me,
         })
     }
 
-    /// Runs `work` in one transaction that is durable once this returns.
+    /// Runs `work` on what is kept beside the log, in one transaction that is durable once this
+    /// returns.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, JournalError> {
-        let fold = self.fold.clone();
+        self.write_in(Lane::Side, work).await
+    }
+
+    async fn write_in<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let (fold, place) = (self.fold.clone(), self.place.clone());
         let run = move |connection: &mut Connection, commits: &mut usize| {
             let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate);
             let tx = tx.map_err(failed)?;
             let done = work(&tx)?;
             // The commit may have reached the disk in part, and a crash may complete it.
             tx.commit().map_err(|e| JournalError::Unknown(format!("the commit failed: {e}")))?;
+            place.check()?;
             *commits = commits.saturating_add(1);
             if *commits >= FOLD_COMMITS && fold.try_send(()).is_ok() {
                 *commits = 0;
             }
             Ok(done)
         };
-        self.writer.run(run).await
+        self.writer.run(lane, run).await
     }
 
+    /// Runs `work`, which only reads, on what is kept beside the log.
     async fn look<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, JournalError> {
+        self.look_in(Lane::Side, work).await
+    }
+
+    async fn look_in<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let place = self.place.clone();
         let run = move |connection: &mut Connection, _: &mut usize| {
+            place.check()?;
             let tx = connection.transaction().map_err(failed)?;
             work(&tx)
         };
-        self.reader.run(run).await
+        self.reader.run(lane, run).await
     }
+
+    /// Appends; where `in_turn`, not while it is another broker's turn, and then the own one is
+    /// over.
+    async fn add(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+        in_turn: bool,
+    ) -> Result<Recorded<Head>, JournalError> {
+        let head = chain::check(after, entries)?;
+        let (after, entries, me) = (*after, entries.to_vec(), self.me);
+        let size: usize = entries.iter().map(|entry| entry.bytes().len()).sum();
+        let write = move |tx: &Transaction<'_>| {
+            if head_row(tx)? != after {
+                contains(tx, &after)?;
+                return Err(JournalError::Conflict);
+            }
+            if in_turn && !turn::end(tx, &me)? {
+                return Err(JournalError::Conflict);
+            }
+            insert(tx, &entries)?;
+            let Head { epoch, seq, hash } = &head;
+            let update = "UPDATE head SET epoch = ?1, seq = ?2, hash = ?3 WHERE one = 1";
+            let mut update = tx.prepare_cached(update).map_err(failed)?;
+            let row = (epoch.as_bytes(), number(seq.0)?, hash.as_bytes());
+            update.execute(row).map(drop).map_err(failed)
+        };
+        self.write_in(Lane::Log, write).await?;
+        if size >= FOLD_BYTES {
+            // Full means that it was asked already.
+            let _ = self.fold.try_send(());
+        }
+        self.watch.appended(head.seq);
+        Ok(Recorded::new(head))
+    }
+}
+
+fn insert(tx: &Transaction<'_>, entries: &[StoredEntry]) -> Result<(), JournalError> {
+    let insert = "INSERT INTO entry (seq, epoch, hash, bytes) VALUES (?1, ?2, ?3, ?4)";
+    let mut insert = tx.prepare_cached(insert).map_err(failed)?;
+    for entry in entries {
+        let Head { epoch, seq, hash } = entry.head();
+        let row = (number(seq.0)?, epoch.as_bytes(), hash.as_bytes(), &**entry.bytes());
+        insert.execute(row).map_err(failed)?;
+        entry.text().map_or(Ok(()), |text| side::put_text(tx, text))?;
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -156,36 +189,28 @@ impl Journal for Sqlite {
         after: &Head,
         entries: &[StoredEntry],
     ) -> Result<Recorded<Head>, JournalError> {
-        let head = chain::check(after, entries)?;
-        let (after, entries) = (*after, entries.to_vec());
-        let size: usize = entries.iter().map(|entry| entry.bytes().len()).sum();
-        let write = move |tx: &Transaction<'_>| {
-            if head_row(tx)? != after {
-                contains(tx, &after)?;
-                return Err(JournalError::Conflict);
-            }
-            let insert = "INSERT INTO entry (seq, epoch, hash, bytes) VALUES (?1, ?2, ?3, ?4)";
-            let mut insert = tx.prepare_cached(insert).map_err(failed)?;
-            for entry in &entries {
-                let Head { epoch, seq, hash } = entry.head();
-                let row = (number(seq.0)?, epoch.as_bytes(), hash.as_bytes(), &**entry.bytes());
-                insert.execute(row).map_err(failed)?;
-                entry.text().map_or(Ok(()), |text| side::put_text(tx, text))?;
-            }
-            let Head { epoch, seq, hash } = &head;
-            let update = "UPDATE head SET epoch = ?1, seq = ?2, hash = ?3 WHERE one = 1";
-            let mut update = tx.prepare_cached(update).map_err(failed)?;
-            let row = (epoch.as_bytes(), number(seq.0)?, hash.as_bytes());
-            update.execute(row).map_err(failed)?;
-            Ok(())
-        };
-        self.write(write).await?;
-        if size >= FOLD_BYTES {
-            // Full means that it was asked already.
-            let _ = self.fold.try_send(());
+        self.add(after, entries, false).await
+    }
+
+    async fn append_in_turn(
+        &self,
+        after: &Head,
+        entries: &[StoredEntry],
+    ) -> Result<Recorded<Head>, JournalError> {
+        self.add(after, entries, true).await
+    }
+
+    async fn turn(&self) -> Result<bool, JournalError> {
+        let me = self.me;
+        if let Some(come) = self.look_in(Lane::Log, move |tx| turn::look(tx, &me)).await? {
+            return Ok(come);
         }
-        self.moved.send_replace(());
-        Ok(Recorded::new(head))
+        self.write_in(Lane::Log, move |tx| turn::ask(tx, &me)).await
+    }
+
+    async fn pass_turn(&self) -> Result<(), JournalError> {
+        let me = self.me;
+        self.write_in(Lane::Log, move |tx| turn::end(tx, &me).map(drop)).await
     }
 
     async fn read(
@@ -194,7 +219,7 @@ impl Journal for Sqlite {
         limit: usize,
     ) -> Result<Vec<Recorded<StoredEntry>>, JournalError> {
         let (after, limit) = (*after, i64::try_from(limit).unwrap_or(i64::MAX));
-        self.look(move |tx| {
+        self.look_in(Lane::Log, move |tx| {
             contains(tx, &after)?;
             let select = "SELECT seq, epoch, hash, bytes FROM entry WHERE seq > ?1 \
                           ORDER BY seq LIMIT ?2";
@@ -218,13 +243,13 @@ impl Journal for Sqlite {
         if seq.0 == 0 {
             return Ok(Some(Recorded::new(Head::ORIGIN)));
         }
-        self.look(move |tx| Ok(entry_head(tx, seq)?.map(Recorded::new))).await
+        self.look_in(Lane::Log, move |tx| Ok(entry_head(tx, seq)?.map(Recorded::new))).await
     }
 
     async fn confirm(&self) -> Result<Recorded<Head>, JournalError> {
         // A write, not a read: it fails where an append would, and it takes the place in the
         // write-ahead log of a commit that failed half-way, so that no crash completes that one.
-        self.write(|tx| {
+        self.write_in(Lane::Log, |tx| {
             tx.execute("UPDATE head SET confirmed = confirmed + 1 WHERE one = 1", ())
                 .map_err(failed)?;
             head_row(tx).map(Recorded::new)
@@ -232,78 +257,9 @@ impl Journal for Sqlite {
         .await
     }
 
-    fn moved(&self) -> watch::Receiver<()> {
-        self.moved.subscribe()
+    fn moved(&self) -> Receiver<()> {
+        self.watch.moved()
     }
-}
-
-fn connect(path: &Path) -> Result<Connection, JournalError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(BUSY).map_err(failed)?;
-    let mode: String = connection
-        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-        .map_err(failed)?;
-    if mode != "wal" {
-        return Err(unavailable("the file system cannot hold a write-ahead log"));
-    }
-    // A text that was erased is overwritten.
-    let secure = [("synchronous", "FULL"), ("trusted_schema", "OFF"), ("secure_delete", "ON")];
-    for (pragma, value) in secure {
-        connection.pragma_update(None, pragma, value).map_err(failed)?;
-    }
-    // Folding back waits for the disk: another thread does it.
-    connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed)?;
-    Ok(connection)
-}
-
-fn check_schema(connection: &Connection) -> Result<(), JournalError> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let application = pragma("application_id").map_err(failed)?;
-    let version = pragma("user_version").map_err(failed)?;
-    match version.cmp(&SCHEMA_VERSION) {
-        _ if application != APPLICATION_ID => Err(corrupt("is in a file of another kind")),
-        std::cmp::Ordering::Less => Err(corrupt("is in a file without its tables")),
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => {
-            Err(JournalError::Future { seq: Seq(0), what: format!("schema version {version}") })
-        }
-    }
-}
-
-/// Refuses a head that is not the last entry's.
-fn check_head(connection: &Connection) -> Result<(), JournalError> {
-    let last = "SELECT epoch, seq, hash FROM entry ORDER BY seq DESC LIMIT 1";
-    let last = connection
-        .query_row(last, (), |row| Ok(head_of(row, [0, 1, 2])))
-        .optional()
-        .map_err(failed)?
-        .transpose()?;
-    if head_row(connection)? == last.unwrap_or(Head::ORIGIN) {
-        Ok(())
-    } else {
-        Err(corrupt("does not end where its head says"))
-    }
-}
-
-/// Folds the write-ahead log back: first as much as goes without keeping anybody waiting, then,
-/// with the writer kept out for the little that was written meanwhile, the rest, so that the log
-/// starts over. Failing is harmless: the log grows, and it is tried again.
-fn fold_back(connection: &Connection) {
-    let folded = checkpoint(connection, "PASSIVE").and_then(|()| checkpoint(connection, "RESTART"));
-    if let Err(error) = folded {
-        tracing::warn!(%error, "the write-ahead log was not folded back");
-    }
-}
-
-fn checkpoint(connection: &Connection, mode: &'static str) -> Result<(), JournalError> {
-    let pragma = match mode {
-        "RESTART" => "PRAGMA wal_checkpoint(RESTART)",
-        _ => "PRAGMA wal_checkpoint(PASSIVE)",
-    };
-    connection.query_row(pragma, (), |_| Ok(())).map_err(failed)
 }
 
 fn head_row(connection: &Connection) -> Result<Head, JournalError> {

@@ -1,8 +1,11 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use dayfly_verifier::id::BundleDigest;
+use futures_util::FutureExt as _;
+
 use super::super::samples::{opening, revocation};
-use super::super::{FreeText, Texts as _, chain};
+use super::super::{Bundles as _, FreeText, Texts as _, chain};
 use super::*;
 
 fn file() -> (tempfile::TempDir, PathBuf) {
@@ -135,10 +138,66 @@ async fn the_write_ahead_log_is_folded_back_while_appends_go_on() {
             head = *store.append(&head, &more).await.unwrap();
         }
     }
-    fold_back(&connection);
+    file::fold_back(&connection);
     let pages = "PRAGMA wal_checkpoint(PASSIVE)";
     let (log, folded): (i64, i64) =
         connection.query_row(pages, (), |row| Ok((row.get(1)?, row.get(2)?))).unwrap();
     assert_eq!(log, folded);
     assert_eq!(store.read(&Head::ORIGIN, 9_999).await.unwrap().len(), 5 + 3 * FOLD_COMMITS);
+}
+
+/// What is kept beside the log may flood the writer; the log does not wait behind it, and it is
+/// refused at last.
+#[tokio::test]
+async fn a50_a_flood_beside_the_log_is_bounded_and_does_not_hold_it_up() {
+    let (_dir, path) = file();
+    let head = *filled(&path).await[4].head();
+    let store = Sqlite::open(&path).unwrap();
+    let mut other = Connection::open(&path).unwrap();
+    let held = other.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    let digest = BundleDigest::new([1; 32]);
+    let write = |_| store.put_bundle(&digest, b"files").boxed();
+    let mut writes: Vec<_> = (0..2 * thread::QUEUE).map(write).collect();
+    let refused = |write: &mut futures_util::future::BoxFuture<'_, _>| match write.now_or_never() {
+        Some(Err(JournalError::Unavailable(_))) => true,
+        Some(_) => panic!("it was kept while the file was held"),
+        None => false,
+    };
+    let refused = writes.iter_mut().map(refused).filter(|refused| *refused).count();
+    // One may be under way.
+    assert!((thread::QUEUE - 1..=thread::QUEUE).contains(&refused), "{refused}");
+    let order = std::sync::Mutex::new(Vec::new());
+    let note = |what: &'static str| order.lock().unwrap().push(what);
+    let more = chain(&head, &[revocation(9)]).unwrap();
+    let mut append = store.append(&head, &more).map(|done| (note("log"), done).1).boxed();
+    let last = writes.remove(thread::QUEUE / 2).map(|done| (note("side"), done).1);
+    assert!((&mut append).now_or_never().is_none(), "appended while the file was held");
+    drop(held);
+    let (appended, _last) = tokio::join!(append, last);
+    appended.unwrap();
+    assert_eq!(order.into_inner().unwrap(), ["log", "side"]);
+}
+
+/// A copy was put back under an open store, as a restore by hand does it.
+#[tokio::test]
+async fn a24_a_file_that_was_replaced_takes_no_more_writes() {
+    let (dir, path) = file();
+    let head = *filled(&path).await[4].head();
+    let store = Sqlite::open(&path).unwrap();
+    let copy = dir.path().join("copy.db");
+    std::fs::copy(&path, &copy).unwrap();
+    std::fs::rename(&copy, &path).unwrap();
+    let more = chain(&head, &[revocation(9)]).unwrap();
+    assert!(matches!(store.append(&head, &more).await, Err(JournalError::Replaced(_))));
+    assert!(matches!(store.confirm().await, Err(JournalError::Replaced(_))));
+    assert!(matches!(store.read(&head, 9).await, Err(JournalError::Replaced(_))));
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(store.confirm().await, Err(JournalError::Replaced(_))));
+
+    // The file as it was, and no write-ahead log: what was in that is gone.
+    let (dir, path) = file();
+    filled(&path).await;
+    let store = Sqlite::open(&path).unwrap();
+    std::fs::remove_file(dir.path().join("journal.db-wal")).unwrap();
+    assert!(matches!(store.confirm().await, Err(JournalError::Replaced(_))));
 }
