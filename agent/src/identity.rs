@@ -98,8 +98,8 @@ fn no_key(error: rcgen::Error) -> IdentityError {
 pub(crate) enum Keep<'a> {
     /// The first, with the address of the broker that gave it.
     First {
-        /// `host:port`.
-        address: String,
+        /// Where the brokers listen, each as `host:port`.
+        addresses: Vec<String>,
     },
     /// One for the same ID as this.
     After(&'a Identity),
@@ -196,7 +196,7 @@ impl IdentityDir {
         let identity = Identity::new(chain.clone(), &private, bundle);
         let identity = identity.map_err(self.invalid("svid.pem"))?;
         let addresses = match what {
-            Keep::First { address } => vec![address],
+            Keep::First { addresses } => addresses,
             Keep::After(before) if before.id() == identity.id() => self.brokers()?.1,
             Keep::After(_) => {
                 let other = Invalid::new("svid", "must have the same ID as the one before");

@@ -92,14 +92,14 @@ pub async fn join(
         csr_der: key.csr().to_vec().into(),
     };
     let answer = IdentityServiceClient::new(channel).join(request).await;
-    let JoinResponse { svid, broker_address } =
+    let JoinResponse { svid, broker_address, peer_addresses } =
         answer.map_err(OpenError::from_status)?.into_inner();
     let svid = svid.ok_or(OpenError::Answer("it holds no SVID"))?;
     if crate::identity::bundle_digest(&svid) != string.bundle {
         return Err(OpenError::Answer("its trust bundle is not the one that the string names"));
     }
-    let address = reachable(&broker_address, address);
-    let identity = dir.keep(&svid, &key, Keep::First { address })?;
+    let addresses = std::iter::once(reachable(&broker_address, address)).chain(peer_addresses);
+    let identity = dir.keep(&svid, &key, Keep::First { addresses: addresses.collect() })?;
     Ok(Arc::new(identity))
 }
 

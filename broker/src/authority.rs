@@ -127,7 +127,7 @@ impl Authority {
     /// Founds the authority of a trust domain, and keeps its key and certificate in `dir`.
     pub fn found(domain: &str, dir: &Path, now: Timestamp) -> Result<(), AuthorityError> {
         // Whatever can be the trust domain of an ID can be this one's.
-        broker_id(domain)?;
+        broker_id(domain, None)?;
         let key = KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
         let root = root_params(domain, now)?.self_signed(&key)?;
         files::private_dir(dir)?;
@@ -184,11 +184,13 @@ impl Authority {
         Ok(())
     }
 
-    /// A new identity for this broker itself.
-    pub fn for_broker(&self, now: Timestamp) -> Result<Identity, AuthorityError> {
-        let id = broker_id(self.bundle.domain())?;
+    /// A new identity for this broker itself, `id`, which is one that is kept for brokers.
+    pub fn for_broker(&self, id: &SpiffeId, now: Timestamp) -> Result<Identity, AuthorityError> {
+        if !id.is_broker() || id.trust_domain() != self.bundle.domain() {
+            return Err(Invalid::new("name", "must make an ID that is kept for brokers").into());
+        }
         let key = NewKey::generate().map_err(|e| AuthorityError::Certificate(e.to_string()))?;
-        let svid = self.issue(&id, &public_key(key.csr())?, 0, now)?;
+        let svid = self.issue(id, &public_key(key.csr())?, 0, now)?;
         let private = PrivateKeyDer::from_pem_slice(key.pem().as_bytes())
             .map_err(|_| AuthorityError::Certificate("its key cannot be read".to_owned()))?;
         Ok(Identity::new(vec![svid.certificate], &private, self.bundle.clone())?)
@@ -323,13 +325,18 @@ fn renewed_from(peer: &Peer) -> Timestamp {
     peer.from.plus(quarter)
 }
 
-/// The ID of the broker of a trust domain.
-pub fn broker_id(domain: &str) -> Result<SpiffeId, Invalid> {
-    format!("spiffe://{domain}/dayfly/broker")
+/// The ID of the broker of a trust domain; of the one of this name, where there are several.
+pub fn broker_id(domain: &str, name: Option<&str>) -> Result<SpiffeId, Invalid> {
+    let id = format!("spiffe://{domain}/dayfly/broker");
+    let id: Option<SpiffeId> = id.parse().ok();
+    let id = id.filter(|id| id.trust_domain() == domain);
+    let id = id.ok_or_else(|| Invalid::new("trust_domain", "must be 1 to 255 of a-z 0-9 . - _"))?;
+    let Some(name) = name else { return Ok(id) };
+    format!("{id}/{name}")
         .parse()
         .ok()
-        .filter(|id: &SpiffeId| id.trust_domain() == domain)
-        .ok_or_else(|| Invalid::new("trust_domain", "must be 1 to 255 of a-z 0-9 . - _"))
+        .filter(|id: &SpiffeId| id.segments().count() == 3)
+        .ok_or_else(|| Invalid::new("name", "must be one segment of a SPIFFE ID, as in `west-1`"))
 }
 
 /// The key for which a request asks. Its signature is checked; of its names nothing is looked at.

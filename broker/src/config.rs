@@ -8,6 +8,7 @@ use std::time::Duration;
 use dayfly_agent::files::{self, FileError};
 use dayfly_agent::listen::Bounds;
 use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::spiffe::SpiffeId;
 use serde::Deserialize;
 
 use crate::authority::broker_id;
@@ -23,6 +24,10 @@ pub const DEFAULT_PATH: &str = "/etc/dayfly/dayfly.toml";
 pub struct Config {
     /// The trust domain that the broker serves.
     pub trust_domain: String,
+    /// The broker's own ID: with its `name` at the end, where it has one.
+    pub id: SpiffeId,
+    /// The other brokers that serve the same directory.
+    pub peers: Vec<Peer>,
     /// Where its keys and its journal are: `keys/`, `journal.db`, `trust.statement` and so on.
     pub dir: PathBuf,
     /// Where its keys are, if they are kept apart from the journal.
@@ -37,6 +42,15 @@ pub struct Config {
     pub bounds: Bounds,
     /// What it says of itself while it runs.
     pub log: Log,
+}
+
+/// Another broker that serves the same directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its ID.
+    pub id: SpiffeId,
+    /// Where others reach it: `host:port`.
+    pub address: String,
 }
 
 /// The addresses that a broker listens at.
@@ -96,9 +110,12 @@ pub enum ConfigError {
 #[serde(deny_unknown_fields)]
 struct Written {
     trust_domain: String,
+    name: Option<String>,
     dir: Option<PathBuf>,
     keys: Option<PathBuf>,
     advertise: Option<String>,
+    #[serde(default)]
+    peer: Vec<WrittenPeer>,
     #[serde(default)]
     listen: WrittenListen,
     #[serde(default)]
@@ -107,6 +124,13 @@ struct Written {
     connections: WrittenBounds,
     #[serde(default)]
     log: WrittenLog,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPeer {
+    name: Option<String>,
+    address: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -190,20 +214,22 @@ impl Config {
 impl Written {
     /// Paths are relative to the directory `near`, where the file is.
     fn check(self, near: &Path) -> Result<Config, Invalid> {
-        let Self { trust_domain, dir, keys, advertise, listen, limits, connections, log } = self;
-        broker_id(&trust_domain)?;
+        let Self { trust_domain, name, dir, keys, advertise, peer, .. } = self;
+        let Self { listen, limits, connections, log, .. } = self;
+        let id = broker_id(&trust_domain, name.as_deref())?;
+        let peers = peer.into_iter().map(|peer| peer.check(&trust_domain));
+        let peers = peers.collect::<Result<Vec<_>, _>>()?;
+        if peers.iter().any(|peer| peer.id == id) {
+            return Err(Invalid::new("peer.name", "must not be this broker's own"));
+        }
         let dir = dir.map_or_else(|| near.to_owned(), |dir| near.join(dir));
         let keys = keys.map(|keys| near.join(keys));
-        if let Some(advertise) = &advertise
-            && !advertise.rsplit_once(':').is_some_and(|(host, port)| {
-                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-            })
-        {
-            return Err(Invalid::new("advertise", "must be `host:port`"));
-        }
+        advertise.as_deref().map_or(Ok(()), |at| host_and_port("advertise", at))?;
         let listen = listen.check()?;
         Ok(Config {
             trust_domain,
+            id,
+            peers,
             dir,
             keys,
             listen,
@@ -219,6 +245,25 @@ impl Default for Listen {
     fn default() -> Self {
         let local = |port: u16| (std::net::Ipv4Addr::LOCALHOST, port).into();
         Self { broker: local(7443), join: local(7444), http: local(7480) }
+    }
+}
+
+impl WrittenPeer {
+    fn check(self, domain: &str) -> Result<Peer, Invalid> {
+        let Self { name, address } = self;
+        host_and_port("peer.address", &address)?;
+        let id = broker_id(domain, name.as_deref());
+        let id = id.map_err(|invalid| Invalid { field: "peer.name".into(), ..invalid })?;
+        Ok(Peer { id, address })
+    }
+}
+
+fn host_and_port(field: &'static str, written: &str) -> Result<(), Invalid> {
+    match written.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0) => {
+            Ok(())
+        }
+        _ => Err(Invalid::new(field, "must be `host:port`")),
     }
 }
 
@@ -316,69 +361,4 @@ impl WrittenLog {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("dayfly.toml");
-        files::write_public(&path, text.as_bytes()).unwrap();
-        let env = |name: &str| {
-            env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        };
-        Config::load(&path, env)
-            .map_err(|error| error.to_string().replace(&path.display().to_string(), "dayfly.toml"))
-    }
-
-    #[test]
-    fn refusals_name_the_field_and_the_rule() {
-        let refused = |text: &str| load(text, &[]).unwrap_err();
-        let cases = [
-            ("", "line 1: missing field `trust_domain`"),
-            ("trust_domain = \"Shop\"", "trust_domain: must be"),
-            ("trust_domain = \"shop/x\"", "trust_domain: must be"),
-            ("trust_domain = \"a\"\ntrust_domian = \"a\"", "line 2: unknown field `trust_domian`"),
-            ("trust_domain = \"a\"\n[listen]\nbroker = \"7443\"", "listen.broker: must be an IP"),
-            ("trust_domain = \"a\"\n[listen]\ngrpc = \"x\"", "line 3: unknown field `grpc`"),
-            (
-                "trust_domain = \"a\"\n[limits]\ntoken_seconds = 0",
-                "limits.token_seconds: must be 1",
-            ),
-            ("trust_domain = \"a\"\n[limits]\ntoken_seconds = 901", "limits.token_seconds: must"),
-            ("trust_domain = \"a\"\n[limits]\nlive_grants = 0", "limits.live_grants: must be 1"),
-            ("trust_domain = \"a\"\n[limits]\nlive_grants = -1", "line 3: invalid value"),
-            ("trust_domain = \"a\"\n[connections]\ntotal = 0", "connections.total: must be 1"),
-            ("trust_domain = \"a\"\n[log]\nformat = \"xml\"", "log.format: must be `text`"),
-            ("trust_domain = \"a\"\nadvertise = \"broker\"", "advertise: must be `host:port`"),
-        ];
-        for (text, message) in cases {
-            let refused = refused(text);
-            assert!(refused.contains(message), "{refused:?} lacks {message:?}");
-        }
-    }
-
-    #[test]
-    fn the_environment_goes_over_the_file() {
-        let text = "trust_domain = \"shop.test\"\n[listen]\nbroker = \"10.0.0.1:1\"";
-        let config = load(text, &[("DAYFLY_LISTEN_BROKER", "10.0.0.2:2")]).unwrap();
-        assert_eq!(config.listen.broker.to_string(), "10.0.0.2:2");
-        assert_eq!(config.listen.join.to_string(), "127.0.0.1:7444");
-        assert_eq!(config.keys(), config.dir.join("keys"));
-        let apart = load(text, &[("DAYFLY_KEYS", "/run/dayfly")]).unwrap();
-        assert_eq!(apart.keys(), Path::new("/run/dayfly"));
-        assert_eq!(apart.journal().file_name(), config.journal().file_name());
-        assert_eq!(config.limits, Limits::default());
-        assert!(load(text, &[("DAYFLY_LOG_FORMAT", "xml")]).is_err());
-    }
-
-    #[test]
-    fn a_file_that_others_can_write_is_refused() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("dayfly.toml");
-        files::write_public(&path, b"trust_domain = \"a\"").unwrap();
-        assert!(Config::load(&path, |_| None).is_ok());
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(matches!(Config::load(&path, |_| None), Err(ConfigError::File(_))));
-    }
-}
+mod tests;

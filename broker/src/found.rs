@@ -94,7 +94,7 @@ impl Founding {
         if file(CONFIG).exists() || file("journal.db").exists() {
             return Err(FoundError::Taken(dir.clone()));
         }
-        broker_id(trust_domain)?;
+        broker_id(trust_domain, None)?;
         let bundle = Bundle::load(bundle_files).map_err(FoundError::Bundle)?;
         let now = clock.now();
         let not_after = now.plus(KEY_LIFE).floor_to_second();

@@ -9,7 +9,7 @@ use dayfly_agent::join::JoinString;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 
-use crate::authority::{Authority, AuthorityError, broker_id};
+use crate::authority::{Authority, AuthorityError};
 use crate::config::Config;
 use crate::core::command::{Caller, Command};
 use crate::core::event::IdentityChange;
@@ -42,11 +42,10 @@ pub async fn on_this_host(
     let (keys, random) = (config.keys(), host.random.clone());
     let authority = Authority::open(&config.trust_domain, &keys, store.clone(), random).await?;
     authority.may_invite(id).map_err(AuthorityError::from)?;
-    let itself = broker_id(&config.trust_domain).map_err(AuthorityError::from)?;
     let (sequencer, deciding) = Sequencer::start(store, host.clock.clone(), config.limits).await?;
     let command = Command::Identity(id.clone(), IdentityChange::Invited);
     let recorded = tokio::select! {
-        recorded = sequencer.submit(command, Caller::itself(itself)) => recorded,
+        recorded = sequencer.submit(command, Caller::itself(config.id.clone())) => recorded,
         ended = deciding.run() => {
             ended?;
             Err(Fault::Stopped.into())

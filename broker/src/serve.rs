@@ -4,30 +4,23 @@
 //! opens. The end has an order: readiness goes false, then nothing new is accepted, then what
 //! runs finishes or is cut.
 
+mod services;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_agent::listen::{self, Bounds, Terms, Traffic};
-use dayfly_agent::tls::{Admission, Live};
-use dayfly_proto::v1;
-use dayfly_proto::v1::access_service_server::AccessServiceServer;
-use dayfly_proto::v1::approval_service_server::ApprovalServiceServer;
-use dayfly_proto::v1::audit_service_server::AuditServiceServer;
-use dayfly_proto::v1::gateway_service_server::GatewayServiceServer;
-use dayfly_proto::v1::identity_service_server::IdentityServiceServer;
-use dayfly_proto::v1::operator_service_server::OperatorServiceServer;
+use dayfly_agent::listen::{Bounds, Traffic};
+use dayfly_agent::tls::Live;
 use dayfly_verifier::time::Clock;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
-use tonic_health::server::HealthReporter;
 
-use crate::api::{
-    Broker, BundleError, LoadedBundle, access, approval, audit, gateway, identity, operator,
-};
-use crate::authority::{Authority, AuthorityError, broker_id};
-use crate::caller::{Door, Guard, Known};
+#[cfg(test)]
+pub(crate) use self::services::routes;
+use self::services::{Grpc, serve};
+use crate::api::{Broker, BundleError, LoadedBundle};
+use crate::authority::{Authority, AuthorityError};
 use crate::config::Config;
 use crate::core::event::Head;
 use crate::follow::feed::Hub;
@@ -36,25 +29,14 @@ use crate::follow::trust::Trust;
 use crate::found::{FEED_KEY, FoundError, all_token_keys, read_statement};
 use crate::journal::{Joins, Journal, JournalError, Sqlite, Store};
 use crate::keys::NumberedKey;
-use crate::policy::files::{FILE_NAMES, MAX_FILE_BYTES};
 use crate::random::Random;
 use crate::sequencer::{Deciding, Sequencer};
 use crate::shutdown::{DRAIN, Shutdown};
 use crate::signer::{Signer, SignerError};
-use crate::telemetry::{Gauges, Measured, Metrics, Page, Readiness, pages};
+use crate::telemetry::{Gauges, Metrics, Page, Readiness, pages};
 
 /// How often the broker looks after its own certificate, its keys and the locks of the authority.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// The longest message to services whose messages are small: whoever reaches the port for joining
-/// can send one.
-const SMALL_MESSAGE_BYTES: usize = 16 * 1024;
-/// The longest message to any other service.
-const MESSAGE_BYTES: usize = 256 * 1024;
-/// The longest message to operators: one that holds every file of a bundle, each as long as it may
-/// be.
-const BUNDLE_MESSAGE_BYTES: usize =
-    FILE_NAMES.len().saturating_mul(MAX_FILE_BYTES).saturating_add(MESSAGE_BYTES);
 
 /// Where time and randomness come from.
 #[derive(Clone)]
@@ -126,6 +108,8 @@ pub struct Opened {
     deciding: Deciding,
     live: Live,
     bounds: Bounds,
+    /// The end, as this process is told of it.
+    told: Shutdown,
 }
 
 impl Opened {
@@ -143,7 +127,7 @@ impl Opened {
         let random = host.random.clone();
         let authority = Authority::open(&config.trust_domain, &keys, joins, random).await?;
         let clock = host.clock.clone();
-        let identity = authority.for_broker(clock.now())?;
+        let identity = authority.for_broker(&config.id, clock.now())?;
         let live = Live::new(identity, clock.clone());
         let journal: Arc<dyn Journal> = store.clone();
         let (sequencer, deciding) =
@@ -159,8 +143,9 @@ impl Opened {
         let hub = Hub::new(trust, feed_key, sequencer.clone(), journal, clock.clone());
         let address = config.advertise.clone().unwrap_or_else(|| config.listen.broker.to_string());
         let broker = Broker {
-            id: broker_id(&config.trust_domain).map_err(AuthorityError::from)?,
+            id: config.id.clone(),
             address,
+            peers: config.peers.clone(),
             sequencer,
             store,
             signer,
@@ -168,13 +153,13 @@ impl Opened {
             started_at: clock.now(),
             clock,
             random: host.random.clone(),
-            shutdown,
+            shutdown: shutdown.child(),
             bundles,
             hub,
             dir: config.dir.clone(),
             keys,
         };
-        Ok(Self { broker, deciding, live, bounds: config.bounds })
+        Ok(Self { broker, deciding, live, bounds: config.bounds, told: shutdown })
     }
 
     /// Where its log ends.
@@ -190,9 +175,10 @@ impl Opened {
     }
 
     /// Serves until the shutdown that it was opened with begins, and what runs then has ended or
-    /// is cut; or until the journal must not be gone on from.
+    /// is cut. Where the journal must not be gone on from, nothing is served any more but the
+    /// word that it is so, until then.
     pub async fn run(self, listeners: Listeners) -> Result<(), ServeError> {
-        let Self { mut broker, deciding, live, bounds } = self;
+        let Self { mut broker, deciding, live, bounds, told } = self;
         let bound = [&listeners.broker, &listeners.join, &listeners.http].map(address);
         let [at_broker, at_join, at_http] = bound;
         if broker.address.ends_with(":0") {
@@ -204,7 +190,21 @@ impl Opened {
         let readiness = Readiness::default();
         // Stops the listeners, once readiness has gone false.
         let stop = CancellationToken::new();
-        let (health, mut serving) = serve(&broker, &live, (listeners, bounds), &readiness, &stop)?;
+        let metrics = Metrics::default();
+        let traffic = ["broker", "join"].map(|listener| (listener, Traffic::default()));
+        let mut http = JoinSet::new();
+        let pages = pages(page(&broker, &readiness, metrics.clone(), traffic.clone()));
+        let end = told.clone();
+        let page = axum::serve(listeners.http, pages)
+            .with_graceful_shutdown(async move { end.begins().await });
+        http.spawn(async move {
+            if let Err(error) = page.await {
+                tracing::error!(%error, "the HTTP listener ended");
+            }
+        });
+        let at = [listeners.broker, listeners.join];
+        let grpc = Grpc { at, bounds, traffic, metrics };
+        let (health, mut serving) = serve(&broker, &live, grpc, &stop)?;
         let mut chores = JoinSet::new();
         chores.spawn(look_after(broker.clone(), live));
         let hub = broker.hub.clone();
@@ -216,113 +216,46 @@ impl Opened {
         );
 
         let ended = tokio::select! {
-            () = shutdown.begins() => None,
-            ended = &mut deciding => Some(ended),
+            () = shutdown.begins() => Ok(()),
+            ended = &mut deciding => Err(why_ended(ended)),
         };
         readiness.set(false);
+        if let Err(error) = &ended {
+            tracing::error!(%error, "this broker has stopped deciding, for good");
+            readiness.never(error.to_string());
+        }
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         shutdown.begin();
         stop.cancel();
+        let drained = async {
+            while serving.join_next().await.is_some() {}
+            if ended.is_ok() {
+                while http.join_next().await.is_some() {}
+            }
+        };
         tokio::select! {
-            () = async { while serving.join_next().await.is_some() {} } => {}
+            () = drained => {}
             () = shutdown.cuts(DRAIN) => tracing::warn!("what still ran was cut"),
         }
         drop((serving, chores, broker));
-        match ended {
-            None => {
-                tracing::info!("stopped");
-                Ok(())
-            }
-            Some(Ok(Err(error))) => Err(error.into()),
-            Some(Ok(Ok(())) | Err(_)) => {
-                let stopped = "the task that decides has stopped".to_owned();
-                Err(JournalError::Unavailable(stopped).into())
-            }
-        }
+        // Were this process to end, the next one would know nothing of the log that it followed.
+        told.begins().await;
+        tracing::info!("stopped");
+        ended.map_err(ServeError::from)
     }
 }
 
-/// Serves on all listeners, each in a task of its own, until `stop`.
-fn serve(
-    broker: &Arc<Broker>,
-    live: &Live,
-    (listeners, bounds): (Listeners, Bounds),
-    readiness: &Readiness,
-    stop: &CancellationToken,
-) -> Result<(HealthReporter, JoinSet<()>), ServeError> {
-    let metrics = Metrics::default();
-    let (health, routes) = routes(broker)?;
-    let sequencer = broker.sequencer.clone();
-    let door = Door::Mutual(Arc::new(Known {
-        judge: Box::new(move || sequencer.state().directory.clone()),
-        authority: broker.authority.clone(),
-        clock: broker.clock.clone(),
-    }));
-    let guarded = |door, routes| {
-        let guard = Guard::new(door, routes);
-        Measured::new(guard, metrics.clone(), broker.clock.clone())
-    };
-    let mut serving = JoinSet::new();
-    let authority = broker.authority.clone();
-    let admission = Admission::of(move |peer| authority.admits(peer).is_ok());
-    let (at_broker, at_join) = (Traffic::default(), Traffic::default());
-    let mutual = Terms::mutual(live, &["h2"], admission)?.bounded(bounds, at_broker.clone());
-    serving.spawn(listen::serve(
-        listeners.broker,
-        mutual,
-        guarded(door, routes),
-        stop.clone().cancelled_owned(),
-    ));
-    serving.spawn(listen::serve(
-        listeners.join,
-        Terms::anyone(live, &["h2"])?.bounded(bounds, at_join.clone()),
-        guarded(Door::Join, Routes::new(joining(broker)).prepare()),
-        stop.clone().cancelled_owned(),
-    ));
-    let traffic = [("broker", at_broker), ("join", at_join)];
-    let page = page(broker, readiness, metrics.clone(), traffic);
-    let http = axum::serve(listeners.http, pages(page))
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
-    serving.spawn(async move {
-        if let Err(error) = http.await {
-            tracing::error!(%error, "the HTTP listener ended");
-        }
-    });
-    Ok((health, serving))
+/// Why the task that decides has ended, which it does not by itself.
+fn why_ended(ended: Result<Result<(), JournalError>, tokio::task::JoinError>) -> JournalError {
+    match ended {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) | Err(_) => JournalError::Unavailable("the task that decides has ended".into()),
+    }
 }
 
 /// Where a listener listens, as it is told.
 fn address(listener: &TcpListener) -> String {
     listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
-}
-
-/// All services behind the door that wants certificates.
-pub(crate) fn routes(broker: &Arc<Broker>) -> Result<(HealthReporter, Routes), ServeError> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    let access = AccessServiceServer::new(access::Access(broker.clone()));
-    let operator = OperatorServiceServer::new(operator::Operator(broker.clone()));
-    let gateway = GatewayServiceServer::new(gateway::Gateway(broker.clone()));
-    let approval = ApprovalServiceServer::new(approval::Approval(broker.clone()));
-    let audit = AuditServiceServer::new(audit::Audit::new(broker.clone()));
-    let routes = Routes::new(joining(broker))
-        .add_service(access.max_decoding_message_size(MESSAGE_BYTES))
-        .add_service(operator.max_decoding_message_size(BUNDLE_MESSAGE_BYTES))
-        .add_service(gateway.max_decoding_message_size(MESSAGE_BYTES))
-        .add_service(approval.max_decoding_message_size(MESSAGE_BYTES))
-        .add_service(audit.max_decoding_message_size(MESSAGE_BYTES))
-        .add_service(health_service.max_decoding_message_size(SMALL_MESSAGE_BYTES))
-        .add_service(reflection.max_decoding_message_size(SMALL_MESSAGE_BYTES));
-    Ok((health, routes.prepare()))
-}
-
-/// The service behind the door for joining; it stands behind the other one, too.
-fn joining(broker: &Arc<Broker>) -> IdentityServiceServer<identity::Identity> {
-    let service = IdentityServiceServer::new(identity::Identity(broker.clone()));
-    service.max_decoding_message_size(SMALL_MESSAGE_BYTES)
 }
 
 fn page(
@@ -370,7 +303,7 @@ async fn look_after(broker: Arc<Broker>, live: Live) {
         let peer = identity.as_peer();
         let half = peer.until.since(peer.from).checked_div(2).unwrap_or_default();
         if now >= peer.from.plus(half) {
-            match broker.authority.for_broker(now) {
+            match broker.authority.for_broker(&broker.id, now) {
                 Ok(identity) => live.set(identity),
                 Err(error) => tracing::error!(%error, "cannot renew the broker's certificate"),
             }

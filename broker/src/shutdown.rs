@@ -23,6 +23,12 @@ impl Shutdown {
         Self::default()
     }
 
+    /// One that begins and cuts with this one, and can do so alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { begun: self.begun.child_token(), cut: self.cut.child_token() }
+    }
+
     /// The first step: readiness goes false, nothing new is accepted, streams end themselves.
     pub fn begin(&self) {
         self.begun.cancel();
@@ -83,6 +89,16 @@ mod tests {
         shutdown.cut();
         shutdown.begins().await;
         shutdown.cuts(Duration::MAX).await;
+    }
+
+    #[test]
+    fn a_child_ends_with_its_parent_and_before_it() {
+        let parent = Shutdown::new();
+        let (early, late) = (parent.child(), parent.child());
+        early.begin();
+        assert!(early.has_begun() && !late.has_begun() && !parent.has_begun());
+        parent.begin();
+        assert!(late.has_begun());
     }
 
     #[tokio::test]

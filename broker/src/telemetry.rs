@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io::IsTerminal as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,20 +47,31 @@ pub fn start_logging(log: &Log) {
     }
 }
 
-/// Whether the broker takes calls.
+/// Whether the broker takes calls. Clones say the same.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness {
+    ready: Arc<AtomicBool>,
+    never: Arc<OnceLock<String>>,
+}
 
 impl Readiness {
     /// Says so, or that it does not.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+        self.ready.store(ready, Ordering::Release);
     }
 
-    /// Whether it does.
-    #[must_use]
-    pub fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    /// Says that it never will again, and why.
+    pub fn never(&self, why: String) {
+        // The first reason stays.
+        let _ = self.never.set(why);
+    }
+
+    /// Whether it does; if not and for good, why.
+    pub fn get(&self) -> Result<(), Option<&str>> {
+        match self.never.get() {
+            None if self.ready.load(Ordering::Acquire) => Ok(()),
+            why => Err(why.map(String::as_str)),
+        }
     }
 }
 
@@ -283,13 +294,14 @@ pub struct Page {
 pub fn pages(page: Page) -> axum::Router {
     let ready = |Shared(page): Shared<Page>| async move {
         match page.readiness.get() {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+            Err(None) => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+            Err(Some(why)) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
         }
     };
     let metrics = |Shared(page): Shared<Page>| async move {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        ([("content-type", kind)], page.metrics.text(page.readiness.get(), (page.gauges)()))
+        ([("content-type", kind)], page.metrics.text(page.readiness.get().is_ok(), (page.gauges)()))
     };
     axum::Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

@@ -9,6 +9,7 @@
 
 mod agent_cli;
 mod approval;
+mod brokers;
 mod cli;
 mod conformance;
 mod cuts;

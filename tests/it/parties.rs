@@ -164,7 +164,15 @@ pub(crate) async fn approve(
     name: &str,
     grant: &str,
 ) -> Result<v1::AccessRequest, Status> {
-    let session = world.session(&format!("person/{name}")).await;
+    approve_over(&*world.session(&format!("person/{name}")).await, name, grant).await
+}
+
+/// The same, over a connection of theirs.
+pub(crate) async fn approve_over(
+    session: &Session,
+    name: &str,
+    grant: &str,
+) -> Result<v1::AccessRequest, Status> {
     let mut client = ApprovalServiceClient::new(session.channel());
     let asked = v1::GetRequestRequest { grant_id: grant.to_owned() };
     let shown = client.get_request(asked).await?.into_inner();
@@ -190,10 +198,17 @@ pub(crate) fn sign(name: &str, canonical: &[u8]) -> v1::SignedDecision {
 
 /// Revokes as the shop's operator.
 pub(crate) async fn revoke(world: &World, target: revocation_target::Target) -> v1::RevokeResponse {
-    let session = world.session("person/olga").await;
+    revoke_over(&*world.session("person/olga").await, target).await.unwrap()
+}
+
+/// The same, over a connection of theirs.
+pub(crate) async fn revoke_over(
+    session: &Session,
+    target: revocation_target::Target,
+) -> Result<v1::RevokeResponse, Status> {
     let target = Some(v1::RevocationTarget { target: Some(target) });
     let message = v1::RevokeRequest { target, reason: "over".into() };
-    OperatorServiceClient::new(session.channel()).revoke(message).await.unwrap().into_inner()
+    Ok(OperatorServiceClient::new(session.channel()).revoke(message).await?.into_inner())
 }
 
 /// What came back over plain HTTP.

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::parties::{approve, now};
-use crate::world::{DAYFLY, SHOP, World, free_port};
+use crate::world::{SHOP, World, free_port, serve};
 
 const AGENT: &str = "agent/refunds";
 
@@ -123,7 +123,7 @@ async fn an_answer_that_died_with_the_broker_is_the_same_token_afterwards() {
 async fn where_one_broker_dies_for_good_the_agent_goes_on_with_the_other() {
     let mut world = World::start("");
     let dir = world.identity(AGENT);
-    let other = Other::start(&world).await;
+    let other = Other::start(&world);
     addresses(&dir, &[world.address(), other.address]);
     let client = Client::connect(&dir).await.unwrap();
     // What the first has just filed the other knows at once.
@@ -155,25 +155,10 @@ struct Other {
 }
 
 impl Other {
-    async fn start(world: &World) -> Self {
+    fn start(world: &World) -> Self {
         let [address, join, http] = [free_port(), free_port(), free_port()];
-        let process = Command::new(DAYFLY)
-            .args(["serve", "--config"])
-            .arg(world.config())
-            .env("DAYFLY_LISTEN_BROKER", address.to_string())
-            .env("DAYFLY_LISTEN_JOIN", join.to_string())
-            .env("DAYFLY_LISTEN_HTTP", http.to_string())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut other = Self { address, process };
-        until(|| {
-            assert!(other.process.try_wait().unwrap().is_none(), "it ended");
-            std::net::TcpStream::connect(address).is_ok()
-        })
-        .await;
-        other
+        let log = world.path("other.log");
+        Self { address, process: serve(&world.config(), [address, join, http], &log) }
     }
 }
 

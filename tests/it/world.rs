@@ -76,6 +76,11 @@ impl World {
         self.join
     }
 
+    /// The address of health and metrics.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
     /// The public half of the trust root.
     pub(crate) fn trust_root(&self) -> String {
         std::fs::read_to_string(self.path("broker/trust-root.pub")).unwrap().trim().to_owned()
@@ -83,24 +88,13 @@ impl World {
 
     /// Starts the broker, and waits until it is ready.
     pub(crate) fn serve(&mut self) {
-        let mut serving = Command::new(DAYFLY)
-            .args(["serve", "--config"])
-            .arg(self.config())
-            .env("DAYFLY_LISTEN_BROKER", self.broker.to_string())
-            .env("DAYFLY_LISTEN_JOIN", self.join.to_string())
-            .env("DAYFLY_LISTEN_HTTP", self.http.to_string())
-            .env("DAYFLY_ADVERTISE", self.broker.to_string())
-            .env("DAYFLY_LOG_FORMAT", "json")
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(std::fs::File::create(self.path("broker.log")).unwrap()))
-            .spawn()
-            .unwrap();
-        let ready = || self.get("/readyz").is_some_and(|answer| answer.contains(" 200 "));
-        while !ready() {
-            assert!(serving.try_wait().unwrap().is_none(), "{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        self.serving = Some(serving);
+        let at = [self.broker, self.join, self.http];
+        self.serving = Some(serve(&self.config(), at, &self.path("broker.log")));
+    }
+
+    /// The process of the broker.
+    pub(crate) fn process(&mut self) -> &mut Child {
+        self.serving.as_mut().unwrap()
     }
 
     /// `kill -9`.
@@ -118,11 +112,7 @@ impl World {
 
     /// `GET` on the plain HTTP listener; `None` while nobody listens.
     pub(crate) fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.http).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        get(self.http, path)
     }
 
     /// The identity directory of `path` (`agent/refunds`), joined at first use.
@@ -237,6 +227,39 @@ fn with_our_keys(people: &str) -> String {
         }
     }
     text
+}
+
+/// Starts a broker that listens at these addresses, for everything but joining, for joining and for
+/// HTTP, and waits until it is ready.
+pub(crate) fn serve(config: &Path, [broker, join, http]: [SocketAddr; 3], log: &Path) -> Child {
+    let mut serving = Command::new(DAYFLY)
+        .args(["serve", "--config"])
+        .arg(config)
+        .env("DAYFLY_LISTEN_BROKER", broker.to_string())
+        .env("DAYFLY_LISTEN_JOIN", join.to_string())
+        .env("DAYFLY_LISTEN_HTTP", http.to_string())
+        .env("DAYFLY_ADVERTISE", broker.to_string())
+        .env("DAYFLY_LOG_FORMAT", "json")
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(std::fs::File::create(log).unwrap()))
+        .spawn()
+        .unwrap();
+    let ready = || get(http, "/readyz").is_some_and(|answer| answer.contains(" 200 "));
+    while !ready() {
+        let said = || std::fs::read_to_string(log).unwrap_or_default();
+        assert!(serving.try_wait().unwrap().is_none(), "{}", said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    serving
+}
+
+/// `GET` on a plain HTTP listener; `None` while nobody listens.
+pub(crate) fn get(http: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(http).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 pub(crate) fn free_port() -> SocketAddr {

@@ -26,8 +26,8 @@ fn kept() -> (tempfile::TempDir, IdentityDir, Ca) {
     let (temp, ca) = (tempfile::tempdir().unwrap(), Ca::new());
     let dir = IdentityDir::create(&temp.path().join("id")).unwrap();
     let key = NewKey::generate().unwrap();
-    let address = "127.0.0.1:7443".to_owned();
-    dir.keep(&svid(&ca, &key, ID), &key, Keep::First { address }).unwrap();
+    let addresses = vec!["127.0.0.1:7443".to_owned()];
+    dir.keep(&svid(&ca, &key, ID), &key, Keep::First { addresses }).unwrap();
     (temp, dir, ca)
 }
 

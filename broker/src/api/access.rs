@@ -170,16 +170,14 @@ impl Access {
         held: &Held,
         method: &'static str,
     ) -> Result<(Durable, GrantId), Status> {
-        let mut state = self.0.sequencer.state();
-        if state.own(&caller.id, &held.request).is_none() {
-            state = self.0.newest().await?;
-        }
-        let case = state.own(&caller.id, &held.request);
-        let case = case.ok_or_else(|| status::denial(&Denial::NotFound))?;
+        let own = |state: &Durable| {
+            let case = state.own(&caller.id, &held.request);
+            let case = case.ok_or_else(|| status::denial(&Denial::NotFound))?;
+            Ok((state.clone(), case.grant_id(), case.request.holder_key))
+        };
+        let (state, grant, holder_key) = self.0.find(own).await?;
         let call = HolderCall { method, request: &held.request, caller: &caller.id, filing: None };
-        let now = self.0.clock.now();
-        held.proof.check(&case.request.holder_key, &call, now).map_err(status::proof)?;
-        let grant = case.grant_id();
+        held.proof.check(&holder_key, &call, self.0.clock.now()).map_err(status::proof)?;
         Ok((state, grant))
     }
 

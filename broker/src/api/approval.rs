@@ -62,9 +62,12 @@ impl ApprovalService for Approval {
         let broker = &*self.0;
         let caller = caller_of(&request)?;
         let v1::GetRequestRequest { grant_id } = request.into_inner();
-        let state = broker.sequencer.state();
-        let name = person(&state, &caller.id)?;
-        let case = named(&state, name, &grant_id)?;
+        let found = |state: &Durable| {
+            let name = person(state, &caller.id)?;
+            Ok((state.clone(), name.clone(), named(state, name, &grant_id)?.grant_id()))
+        };
+        let (state, name, grant) = broker.find(found).await?;
+        let case = state.case(&grant).ok_or_else(|| status::denial(&Denial::NotFound))?;
         let v1::Dossier { canonical_request, decisions } = render::dossier(case);
         let justification = match &case.justification {
             Some(digest) => broker.store.text(digest).await.map_err(|e| status::unavailable(&e))?,
@@ -89,11 +92,11 @@ impl ApprovalService for Approval {
         let v1::ApproveRequest { grant_id, decision, reason, reason_salt } = request.into_inner();
         let v1::SignedDecision { statement, signature } =
             decision.ok_or_else(|| status::invalid(&Invalid::new("decision", "must be there")))?;
-        let (grant, expected) = {
-            let state = broker.sequencer.state();
-            let case = seen(&state, person(&state, &caller.id)?, &grant_id)?;
-            (case.grant_id(), case.digest)
+        let seen = |state: &Durable| {
+            let case = seen(state, person(state, &caller.id)?, &grant_id)?;
+            Ok((case.grant_id(), case.digest))
         };
+        let (grant, expected) = broker.find(seen).await?;
         let verified = verify_decision(&statement, &signature, &grant, &expected);
         let verified = verified.map_err(|error| status::denial(&unverified(error)))?;
         let signed = verified.statement().reason;
@@ -122,7 +125,7 @@ impl ApprovalService for Approval {
         let caller = caller_of(&request)?;
         let v1::DenyRequest { grant_id, digest, reason } = request.into_inner();
         let digest: RequestDigest = digest.parse().map_err(|e| status::invalid(&e))?;
-        let (grant, person) = broker.seen_by(&caller, &grant_id)?;
+        let (grant, person) = broker.seen_by(&caller, &grant_id).await?;
         let text = Some(reason).filter(|reason| !reason.is_empty());
         let text = text.map(|text| broker.salted(text)).transpose()?;
         let reason = text.as_ref().map(FreeText::digest);
@@ -141,7 +144,7 @@ impl ApprovalService for Approval {
         let broker = &*self.0;
         let caller = caller_of(&request)?;
         let v1::WithdrawRequest { grant_id } = request.into_inner();
-        let (grant, _) = broker.seen_by(&caller, &grant_id)?;
+        let (grant, _) = broker.seen_by(&caller, &grant_id).await?;
         let state = broker.submit(Command::Withdraw(grant), &caller, None).await?;
         let request = broker.answer(&state, &grant, None)?;
         Ok(Response::new(v1::WithdrawResponse { request: Some(request) }))
@@ -175,10 +178,12 @@ impl Broker {
     }
 
     /// The request that `id` names in full, and the caller's name, if they may see it.
-    fn seen_by(&self, caller: &Caller, id: &str) -> Result<(GrantId, PersonId), Status> {
-        let state = self.sequencer.state();
-        let name = person(&state, &caller.id)?;
-        Ok((seen(&state, name, id)?.grant_id(), name.clone()))
+    async fn seen_by(&self, caller: &Caller, id: &str) -> Result<(GrantId, PersonId), Status> {
+        self.find(|state| {
+            let name = person(state, &caller.id)?;
+            Ok((seen(state, name, id)?.grant_id(), name.clone()))
+        })
+        .await
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_verifier::time::Timestamp;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{Broker, status};
 use crate::core::case::{Case, Standing};
@@ -52,17 +52,18 @@ impl Broker {
         Err(status::failure(&Failure::Fault(Fault::Busy)))
     }
 
-    /// A state that has whatever any broker of this log answered before this call: what another
-    /// one filed a moment ago may not have come here yet.
-    pub async fn newest(&self) -> Result<Durable, Status> {
-        let head = self.store.confirm().await.map_err(|error| status::unavailable(&error))?;
-        let mut moved = self.sequencer.moved();
-        let here = moved.wait_for(|here| here.epoch == head.epoch && here.seq >= head.seq);
-        match tokio::time::timeout(GIVE_UP, here).await {
-            Ok(Ok(_)) => Ok(self.sequencer.state()),
-            Ok(Err(_)) => Err(status::failure(&Failure::Fault(Fault::Stopped))),
-            Err(_) => Err(status::failure(&Failure::Fault(Fault::Busy))),
+    /// What `look` finds in the newest state. What it does not find there another broker may just
+    /// have recorded: the log is asked before that is an answer.
+    pub async fn find<T>(
+        &self,
+        look: impl Fn(&Durable) -> Result<T, Status> + Send,
+    ) -> Result<T, Status> {
+        let found = look(&self.sequencer.state());
+        if !found.as_ref().is_err_and(|refused| refused.code() == Code::NotFound) {
+            return found;
         }
+        let current = self.sequencer.current().await;
+        look(&current.map_err(|failure| status::failure(&failure))?)
     }
 
     /// The time by which an answer from `state` is given: never before the state's own.

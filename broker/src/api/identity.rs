@@ -35,8 +35,11 @@ impl IdentityService for Identity {
         let generation = svid.generation;
         broker.saw(&svid.id, IdentityChange::Joined { generation }).await?;
         tracing::info!(id = %svid.id, generation, "joined");
-        let broker_address = broker.address.clone();
-        Ok(Response::new(v1::JoinResponse { svid: Some(render(broker, svid)), broker_address }))
+        Ok(Response::new(v1::JoinResponse {
+            svid: Some(render(broker, svid)),
+            broker_address: broker.address.clone(),
+            peer_addresses: broker.peers.iter().map(|peer| peer.address.clone()).collect(),
+        }))
     }
 
     async fn renew(
@@ -75,7 +78,10 @@ fn render(broker: &Broker, svid: Svid) -> v1::Svid {
         trust_bundle_der: roots.iter().map(|root| root.to_vec().into()).collect(),
         not_after_ms: i64::try_from(until.as_ms()).unwrap_or(i64::MAX),
         generation,
-        brokers: vec![broker.id.to_string()],
+        brokers: std::iter::once(&broker.id)
+            .chain(broker.peers.iter().map(|peer| &peer.id))
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 

@@ -32,6 +32,7 @@ use dayfly_verifier::time::{Clock, Timestamp};
 use tonic::Status;
 
 use crate::authority::Authority;
+use crate::config::Peer;
 use crate::follow::feed::Hub;
 use crate::journal::{JournalError, Store};
 use crate::policy::bundle::Bundle;
@@ -47,6 +48,8 @@ pub struct Broker {
     pub id: SpiffeId,
     /// Where the broker serves everything but joining, as it tells those who join: `host:port`.
     pub address: String,
+    /// The other brokers of the same journal.
+    pub peers: Vec<Peer>,
     /// Decides, and publishes the newest durable state.
     pub sequencer: Sequencer,
     /// The journal and what is kept beside it.

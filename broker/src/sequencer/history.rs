@@ -1,5 +1,7 @@
 //! Random histories of several brokers over one log, with faults, crashes and retries; what came of
 //! them is judged from the log and the answers alone.
+#![expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is not named is not judged")]
 
 mod jitter;
 mod judge;
@@ -21,7 +23,7 @@ use super::*;
 use crate::core::case::Standing;
 use crate::core::command::{Exchange, Filing};
 use crate::core::denial::Denial;
-use crate::core::event::{Target, TaskOutcome};
+use crate::core::event::{Entry, Event, Target, TaskOutcome};
 use crate::core::verdict::{Outcome, Verdict};
 use crate::journal::samples::{holder_key, spiffe, time};
 use crate::journal::{Faulty, Memory, Plan};

@@ -1,4 +1,5 @@
 //! Several brokers over one log, of which some are far, stopped, or left behind.
+#![expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -221,7 +221,7 @@ impl World {
         let service = bare::Bare { appends: appends.clone(), signer: Arc::new(signer) };
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let identity = authority(&self.config).await?.for_broker(clock.now())?;
+        let identity = authority(&self.config).await?.for_broker(&self.config.id, clock.now())?;
         let live = Live::new(identity, clock.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -235,10 +235,7 @@ impl World {
             let file = file?;
             std::fs::copy(file.path(), identity.join(file.file_name()))?;
         }
-        let brokers = format!(
-            "brokers = [\"{}\"]\naddresses = [\"{address}\"]\n",
-            dayfly_broker::authority::broker_id(DOMAIN)?
-        );
+        let brokers = format!("brokers = [\"{}\"]\naddresses = [\"{address}\"]\n", self.config.id);
         std::fs::write(identity.join("identity.toml"), brokers)?;
         Ok((self.sessions(&identity).await?, appends))
     }

@@ -8,7 +8,7 @@ use dayfly_agent::files;
 use dayfly_agent::join::join;
 use dayfly_agent::session::Session;
 use dayfly_agent::tls::Live;
-use dayfly_broker::authority::Authority;
+use dayfly_broker::authority::{Authority, broker_id};
 use dayfly_broker::config::Config;
 use dayfly_broker::found::{self, Founding};
 use dayfly_broker::journal::Sqlite;
@@ -73,7 +73,7 @@ impl World {
 
     /// An identity of the broker, to serve something else under.
     pub(crate) fn live(&self) -> anyhow::Result<Live> {
-        let identity = self.authority.for_broker(SystemClock.now())?;
+        let identity = self.authority.for_broker(&broker_id(DOMAIN, None)?, SystemClock.now())?;
         Ok(Live::new(identity, Arc::new(SystemClock)))
     }
 }

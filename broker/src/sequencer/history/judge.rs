@@ -224,10 +224,10 @@ impl Told {
                 law!(uses.insert(*use_id) && uses.len() <= USES, "I2: used too often");
             }
             Event::Ended { grant, end: End::Completed(_) } => drop(self.over.insert(*grant)),
-            Event::Revoked { target: Target::Grant(grant), .. } => {
-                if self.live.contains_key(grant) {
-                    self.over.insert(*grant);
-                }
+            Event::Revoked { target: Target::Grant(grant), .. }
+                if self.live.contains_key(grant) =>
+            {
+                self.over.insert(*grant);
             }
             _ => {}
         }
