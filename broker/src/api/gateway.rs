@@ -19,13 +19,16 @@ use tonic::{Request, Response, Status, Streaming};
 use super::ask::judge;
 use super::{Broker, render, report, status};
 use crate::caller::caller_of;
+use crate::core::case::Case;
 use crate::core::command::Command;
 use crate::core::denial::Denial;
+use crate::core::state::State;
 use crate::follow::instances::Terms;
 use crate::follow::stream::{self, Asked};
 
 /// How long a gateway may take for its first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
+
 /// The service.
 pub struct Gateway(pub Arc<Broker>);
 
@@ -86,12 +89,9 @@ impl GatewayService for Gateway {
         let caller = caller_of(&request)?;
         let v1::ReevaluateRequest { token_id } = request.into_inner();
         let token: TokenId = token_id.parse().map_err(|e: Invalid| status::invalid(&e))?;
+        self.0.find(|state| shown(state, &caller.id, &token).map(drop)).await?;
         let state = self.0.submit_judged(&caller, None, |state, bundle, now| {
-            // Whose token it is comes first: to others it is not there.
-            let shown =
-                state.token(&token).filter(|(_, token)| token.minted.claims.audience == caller.id);
-            let (case, _) = shown.ok_or_else(|| status::denial(&Denial::NotFound))?;
-            let verdict = judge(bundle, state, case, now)?;
+            let verdict = judge(bundle, state, shown(state, &caller.id, &token)?, now)?;
             Ok(Command::Reevaluate(token, verdict))
         });
         let head = Some(render::head(&state.await?.head));
@@ -109,6 +109,13 @@ impl GatewayService for Gateway {
         let state = submitted.map_err(|failure| status::failure(&failure))?;
         Ok(Response::new(v1::ReportUseResponse { head: Some(render::head(&state.head)) }))
     }
+}
+
+/// The case of a token for `gateway`. To others it is not there.
+fn shown<'a>(state: &'a State, gateway: &SpiffeId, token: &TokenId) -> Result<&'a Case, Status> {
+    let known = state.token(token);
+    let shown = known.filter(|(_, token)| token.minted.claims.audience == *gateway);
+    shown.map(|(case, _)| case).ok_or_else(|| status::denial(&Denial::NotFound))
 }
 
 pub(crate) fn parse(
