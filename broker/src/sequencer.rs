@@ -4,6 +4,7 @@
 
 mod decided;
 mod failure;
+mod pace;
 mod settle;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use decided::{Decided, Outcomes};
 pub use failure::{Failure, Fault};
+use pace::Pace;
 use settle::Effort;
 
 use crate::core::command::{Caller, Command};
@@ -60,7 +62,7 @@ struct Asked {
 /// The task that decides. Run it; it ends when no [`Sequencer`] is left, or with what stopped it.
 pub struct Deciding {
     journal: Arc<dyn Journal>,
-    clock: Arc<dyn Clock>,
+    pace: Pace,
     giving: mpsc::Receiver<Waiting>,
     taking: mpsc::Receiver<Waiting>,
     hint: watch::Receiver<()>,
@@ -89,8 +91,8 @@ impl Sequencer {
         let hint = journal.moved();
         let sequencer =
             Self { giving: to_giving, taking: to_taking, published: Arc::clone(&published), moved };
-        let mut deciding =
-            Deciding { journal, clock, giving, taking, hint, published, heads, base };
+        let pace = Pace::new(clock);
+        let mut deciding = Deciding { journal, pace, giving, taking, hint, published, heads, base };
         deciding.follow(None).await?;
         Ok((sequencer, deciding))
     }
@@ -181,8 +183,10 @@ impl Deciding {
         }
     }
 
-    /// Folds what other brokers appended. A store that cannot be read now is read later.
+    /// Folds what other brokers appended, and looks at the clock. A store that cannot be read now
+    /// is read later.
     async fn look_around(&mut self) -> Result<(), JournalError> {
+        self.pace.read();
         match self.follow(None).await {
             Err(error) if !error.is_fatal() => {
                 tracing::warn!(%error, "the journal cannot be read");
@@ -255,8 +259,8 @@ impl Deciding {
     }
 
     /// Decides the batch in order, each command on what the ones before it made happen.
-    fn decide(&self, batch: &[Waiting]) -> Result<Decided, JournalError> {
-        let now = self.clock.now().max(self.base.time);
+    fn decide(&mut self, batch: &[Waiting]) -> Result<Decided, JournalError> {
+        let now = self.pace.read().0.max(self.base.time);
         let mut decided = Decided::on(State::clone(&self.base));
         for Waiting { what, .. } in batch {
             let Some(Asked { command, caller, text }) = what else {

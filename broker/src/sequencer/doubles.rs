@@ -14,16 +14,31 @@ use crate::core::event::Head;
 use crate::journal::samples::time;
 use crate::journal::{Journal, JournalError, Memory, Recorded, StoredEntry};
 
-/// A clock that is moved by hand.
-pub(super) struct Hand(pub(super) AtomicU64);
+/// A clock that is moved by hand, in milliseconds.
+pub(super) struct Hand {
+    pub(super) now: AtomicU64,
+    pub(super) uptime: AtomicU64,
+}
+
+impl Hand {
+    pub(super) fn at(now: u64) -> Arc<Self> {
+        Arc::new(Self { now: now.into(), uptime: 0.into() })
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&self, ms: u64) {
+        self.now.fetch_add(ms, Ordering::SeqCst);
+        self.uptime.fetch_add(ms, Ordering::SeqCst);
+    }
+}
 
 impl Clock for Hand {
     fn now(&self) -> Timestamp {
-        time(self.0.load(Ordering::SeqCst))
+        time(self.now.load(Ordering::SeqCst))
     }
 
     fn uptime(&self) -> Duration {
-        Duration::ZERO
+        Duration::from_millis(self.uptime.load(Ordering::SeqCst))
     }
 }
 

@@ -23,7 +23,7 @@ pub enum Fault {
     /// The journal could not be written in time.
     #[error("the journal is unavailable")]
     Unavailable,
-    /// This broker's clock is behind the log by more than two seconds.
+    /// This broker's clock is behind the log by more than two seconds, or was set.
     #[error("the clock of this broker is off")]
     ClockOff,
     /// What was decided cannot be: a defect of the broker. Nothing was written.

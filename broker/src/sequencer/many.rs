@@ -7,7 +7,9 @@ use super::doubles::{Far, Gate};
 use super::tests::*;
 use super::*;
 use crate::core::denial::Denial;
-use crate::journal::{Memory, Sqlite};
+use crate::core::event::Entry;
+use crate::journal::samples::{self, time};
+use crate::journal::{Faulty, Memory, Plan, Sqlite};
 
 /// Keeps `sequencer` busy with what gives, in batches, until it is told to stop.
 fn hammering(sequencer: &Sequencer, from: u32) -> (Arc<AtomicBool>, tokio::task::JoinHandle<u32>) {
@@ -150,4 +152,21 @@ async fn a24_a_broker_that_wakes_up_is_fenced() {
     gate.open.add_permits(9);
     assert_eq!(late.await.unwrap(), Err(Failure::Denied(Denial::IdReused)));
     assert_eq!(events(&memory).await, [key_event(1, 77_777)]);
+}
+
+/// Whether a decision in doubt stands is found out before anything else is folded: it is known
+/// that it was this command that did it.
+#[tokio::test]
+async fn in_doubt_in_its_turn_it_still_knows_what_it_did() {
+    let journal = Arc::new(Faulty::new(memory().await));
+    let (sequencer, _running) = running(&journal).await;
+    for n in 0..2 {
+        let other = Entry { at: time(10), ..samples::revocation(n) };
+        journal.fail(n, Plan::Overtaken(vec![other]));
+    }
+    journal.fail(2, Plan::StandUnknown);
+    let (_, made) = sequencer.submit_once(add_key(1, 99_999), operator()).await.unwrap();
+    assert!(made);
+    assert_eq!(events(&*journal).await, [revoked(0), revoked(1), key_event(1, 99_999)]);
+    assert_eq!(journal.appends(), 3);
 }

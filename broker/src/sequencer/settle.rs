@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use super::pace::SKEW;
 use super::{BATCH, Decided, Deciding, Fault, Waiting};
 use crate::journal::JournalError;
 
@@ -17,8 +18,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 const CONFLICTS: u32 = 2;
 /// How often it is looked whether the turn has come.
 const LOOK: Duration = Duration::from_millis(2);
-/// How far the clock may be behind the log.
-const SKEW: Duration = Duration::from_secs(2);
 
 /// A batch on its way.
 pub(super) struct Effort {
@@ -52,9 +51,11 @@ impl Effort {
         Some(std::mem::replace(&mut self.batch, gives))
     }
 
+    /// Not while a decision is in doubt: whether it stands is found out on the state that it was
+    /// made on.
     fn wants_turn(&self) -> bool {
         let gives = self.batch.last().is_some_and(|waiting| !waiting.takes_away());
-        gives && self.conflicts >= CONFLICTS
+        gives && self.conflicts >= CONFLICTS && self.doubt.is_none()
     }
 
     fn answer(&mut self, fault: Fault) {
@@ -65,7 +66,8 @@ impl Effort {
 impl Deciding {
     /// Decides a batch until it is durable or the time is up, then answers, never before.
     pub(super) async fn settle(&mut self, mut batch: Vec<Waiting>) -> Result<(), JournalError> {
-        if self.clock.now().plus(SKEW) < self.base.time {
+        let (now, off) = self.pace.read();
+        if off || now.plus(SKEW) < self.base.time {
             let off = batch.extract_if(.., |waiting| !waiting.takes_away());
             off.for_each(|waiting| waiting.answer(Err(Fault::ClockOff.into())));
         }

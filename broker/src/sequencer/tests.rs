@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use dayfly_verifier::id::KeyId;
 use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
@@ -27,8 +29,14 @@ pub(super) async fn start_at(
     journal: &Arc<impl Journal + 'static>,
     ms: u64,
 ) -> (Sequencer, Deciding) {
+    start_by(journal, Hand::at(ms)).await
+}
+
+pub(super) async fn start_by(
+    journal: &Arc<impl Journal + 'static>,
+    clock: Arc<Hand>,
+) -> (Sequencer, Deciding) {
     let journal: Arc<dyn Journal> = Arc::clone(journal) as _;
-    let clock = Arc::new(Hand(ms.into()));
     let limits = Limits { live_grants: 1_000, ..Limits::default() };
     Sequencer::start(journal, clock, limits).await.unwrap()
 }
@@ -292,8 +300,7 @@ async fn an_entry_of_a_later_version_stops_it() {
     let stopped = running.await.unwrap();
     assert!(matches!(stopped, Err(JournalError::Future { .. })), "{stopped:?}");
     assert!(sequencer.submit(revoke(1), operator()).await.is_err());
-    let clock = Arc::new(Hand(10.into()));
-    let started = Sequencer::start(journal, clock, Limits::default()).await;
+    let started = Sequencer::start(journal, Hand::at(10), Limits::default()).await;
     assert!(matches!(started.map(drop), Err(JournalError::Future { .. })));
 }
 
@@ -313,6 +320,41 @@ async fn with_the_clock_off_it_only_takes_away() {
     let (sequencer, deciding) = start_at(&journal, 58_000).await;
     tokio::spawn(deciding.run());
     assert!(sequencer.submit(add_key(1, 99_999), operator()).await.is_ok());
+}
+
+/// Set years ahead, even for a moment, it would leave a time in the log that no decision may come
+/// before.
+#[tokio::test]
+async fn a_clock_that_was_set_gets_into_no_entry() {
+    let (journal, clock) = (Arc::new(memory().await), Hand::at(10_000));
+    let (sequencer, deciding) = start_by(&journal, clock.clone()).await;
+    tokio::spawn(deciding.run());
+    let set = async |now: u64, n: u32| {
+        clock.now.store(now, Ordering::SeqCst);
+        let refused = sequencer.submit(add_key(n, 99_999_999), operator()).await;
+        assert_eq!(refused, Err(Fault::ClockOff.into()), "{now}");
+    };
+    clock.pass(1_000);
+    clock.now.fetch_add(2_000, Ordering::SeqCst);
+    sequencer.submit(add_key(1, 99_999_999), operator()).await.unwrap();
+    set(13_001, 2).await;
+    let taken = sequencer.submit(revoke(1), operator()).await.unwrap();
+    assert_eq!(taken.time, time(13_000), "not before the entry before");
+    clock.pass(5_000);
+    let taken = sequencer.submit(revoke(2), operator()).await.unwrap();
+    assert_eq!(taken.time, time(16_000), "what has passed was counted");
+    // As it was: all is well at once.
+    clock.now.store(16_001, Ordering::SeqCst);
+    sequencer.submit(add_key(3, 99_999_999), operator()).await.unwrap();
+    // Set, and set again: a minute counts from the last time.
+    set(50_000_000, 4).await;
+    clock.pass(59_000);
+    set(60_000_000, 5).await;
+    clock.pass(59_999);
+    set(60_059_999, 6).await;
+    clock.pass(1);
+    let taken = sequencer.submit(add_key(7, 99_999_999), operator()).await.unwrap();
+    assert_eq!(taken.time, time(60_060_000));
 }
 
 #[tokio::test]
