@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dayfly_agent::svid::Peer;
 use dayfly_verifier::spiffe::SpiffeId;
-use dayfly_verifier::time::Clock;
+use dayfly_verifier::time::{Clock, Timestamp};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tonic::Status;
@@ -23,6 +23,7 @@ use crate::authority::Authority;
 use crate::core::command::Caller;
 use crate::core::denial::Denial;
 use crate::core::directory::{Directory, Party, Role};
+use crate::sequencer::Sequencer;
 use watched::{Stay, Watched};
 
 /// Who may call a method. What they may do with it is decided by the rules of the core.
@@ -64,6 +65,9 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/dayfly.v1.ApprovalService/Withdraw", Rule::Person),
     ("/dayfly.v1.OperatorService/ListGrants", Rule::Overseer),
     ("/dayfly.v1.OperatorService/Revoke", Rule::Operator),
+    ("/dayfly.v1.OperatorService/Lock", Rule::Operator),
+    ("/dayfly.v1.OperatorService/Unlock", Rule::Operator),
+    ("/dayfly.v1.OperatorService/ListLocks", Rule::Overseer),
     ("/dayfly.v1.OperatorService/WatchEnforcement", Rule::Overseer),
     ("/dayfly.v1.OperatorService/ApplyBundle", Rule::Operator),
     ("/dayfly.v1.OperatorService/GetStatus", Rule::Overseer),
@@ -160,11 +164,20 @@ impl Rule {
 pub trait Judge: Send + Sync {
     /// Who is who, by the newest durable state.
     fn directory(&self) -> Arc<Directory>;
+
+    /// Why nothing lasts for `workload` at `now`, if a lock is on all that it does.
+    fn lock_on(&self, workload: &SpiffeId, now: Timestamp) -> Option<Denial>;
 }
 
-impl<F: Fn() -> Arc<Directory> + Send + Sync> Judge for F {
+impl Judge for Sequencer {
     fn directory(&self) -> Arc<Directory> {
-        self()
+        self.state().directory.clone()
+    }
+
+    fn lock_on(&self, workload: &SpiffeId, now: Timestamp) -> Option<Denial> {
+        let state = self.state();
+        let set = state.lock_on_workload(workload, now.max(state.time))?;
+        Some(Denial::Locked(set.lock.id, set.until))
     }
 }
 
@@ -219,6 +232,16 @@ impl Door {
 }
 
 impl Known {
+    /// Whether a stream that `rule` lets a workload have may go on. Single calls of a workload
+    /// under a lock are decided by the core: it may still give back what it holds.
+    fn may_last(&self, rule: Rule, peer: &Peer) -> Result<(), Status> {
+        if rule != Rule::Workload {
+            return Ok(());
+        }
+        let lock = self.judge.lock_on(&peer.id, self.clock.now());
+        lock.map_or(Ok(()), |denial| Err(status::denial(&denial)))
+    }
+
     /// Whether anything is done for who comes with this certificate.
     fn is_here(&self, peer: &Peer) -> Result<(), Status> {
         if peer.until <= self.clock.now() {

@@ -22,6 +22,7 @@ mod guarded;
 mod host;
 mod identities;
 mod keys;
+mod locking;
 mod parties;
 mod path;
 mod process;

@@ -141,7 +141,8 @@ pub struct Revocations {
     tasks: Marks<TaskId>,
     prefixes: Marks<Resource>,
     keys: Marks<KeyId>,
-    locks: OrdMap<LockId, Lock>,
+    /// Each with its end: of a lock that was set anew, the last.
+    locks: OrdMap<LockId, (Lock, Timestamp)>,
     /// All of it in the order in which it lapses; holds whatever is in a map above.
     lapses: OrdSet<(Timestamp, Seq, Kind)>,
     unknown: OrdSet<(Timestamp, Seq)>,
@@ -165,7 +166,7 @@ impl Revocations {
             Kind::Revoked(Target::Prefix(id)) => put(&mut self.prefixes, id, mark),
             Kind::Revoked(Target::Key(id)) => put(&mut self.keys, id, mark),
             Kind::Locked(lock) => {
-                self.locks.insert(lock.id, lock.clone());
+                self.locks.insert(lock.id, (lock.clone(), *lapses_at));
             }
             Kind::Unlocked(id) => {
                 self.locks.remove(id);
@@ -197,7 +198,10 @@ impl Revocations {
                 Kind::Revoked(Target::Prefix(id)) => lapse(&mut self.prefixes, &id, time),
                 Kind::Revoked(Target::Key(id)) => lapse(&mut self.keys, &id, time),
                 Kind::Locked(lock) => {
-                    self.locks.remove(&lock.id);
+                    // It may have been set anew, with a later end.
+                    if self.locks.get(&lock.id).is_some_and(|(_, end)| *end <= time) {
+                        self.locks.remove(&lock.id);
+                    }
                 }
                 Kind::Unlocked(_) => {}
                 Kind::Unknown => {
@@ -286,14 +290,14 @@ impl Revocations {
     /// The first lock that refuses a use of `resource` under `claims`, whenever it was recorded.
     #[must_use]
     pub fn locked(&self, claims: &Claims, resource: &Resource) -> Option<LockId> {
-        let matches = |lock: &&Lock| {
+        let matches = |(lock, _): &&(Lock, Timestamp)| {
             let Lock { id: _, workload, task, prefix, person } = lock;
             workload.as_ref().is_none_or(|id| *id == claims.subject)
                 && task.as_ref().is_none_or(|id| *id == claims.task)
                 && prefix.as_ref().is_none_or(|base| resource.is_at_or_below(base))
                 && person.as_ref().is_none_or(|id| Some(id) == claims.principal.as_ref())
         };
-        self.locks.values().find(matches).map(|lock| lock.id)
+        self.locks.values().find(matches).map(|(lock, _)| lock.id)
     }
 
     /// How many entries are in force.

@@ -101,6 +101,8 @@ reasons! {
     Invalid = "INVALID", InvalidArgument, None;
     /// The bundle lacks signatures.
     UnsignedBundle = "UNSIGNED_BUNDLE", PermissionDenied, None;
+    /// A lock refuses it until it is lifted, or its end.
+    Locked = "LOCKED", PermissionDenied, Wait;
     /// Policy refuses.
     PolicyRefused = "POLICY_REFUSED", PermissionDenied, None;
     /// There is as much as there may be.

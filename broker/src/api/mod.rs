@@ -13,6 +13,7 @@ mod apply;
 pub mod ask;
 mod enforcement;
 pub mod keys;
+mod lock;
 mod watch;
 
 pub mod access;

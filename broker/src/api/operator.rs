@@ -7,7 +7,7 @@ use dayfly_proto::v1::operator_service_server::OperatorService;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{Broker, apply, enforcement, identity, keys, parse, render, status};
+use super::{Broker, apply, enforcement, identity, keys, lock, parse, render, status};
 use crate::caller::caller_of;
 use crate::core::command::Command;
 use crate::core::event::IdentityChange;
@@ -38,6 +38,29 @@ impl OperatorService for Operator {
     ) -> Result<Response<v1::RevokeResponse>, Status> {
         let caller = caller_of(&request)?;
         enforcement::revoke(&self.0, caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn lock(
+        &self,
+        request: Request<v1::LockRequest>,
+    ) -> Result<Response<v1::LockResponse>, Status> {
+        let caller = caller_of(&request)?;
+        lock::lock(&self.0, caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn unlock(
+        &self,
+        request: Request<v1::UnlockRequest>,
+    ) -> Result<Response<v1::UnlockResponse>, Status> {
+        let caller = caller_of(&request)?;
+        lock::unlock(&self.0, caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_locks(
+        &self,
+        request: Request<v1::ListLocksRequest>,
+    ) -> Result<Response<v1::ListLocksResponse>, Status> {
+        lock::list(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn watch_enforcement(

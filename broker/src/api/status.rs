@@ -42,6 +42,7 @@ pub const fn reason(denial: &Denial) -> Option<Reason> {
         Denial::DecisionTime => Reason::DecisionTime,
         Denial::Invalid(_) => Reason::Invalid,
         Denial::UnsignedBundle => Reason::UnsignedBundle,
+        Denial::Locked(..) => Reason::Locked,
         Denial::PolicyRefused(_) => Reason::PolicyRefused,
         Denial::LimitReached(_) => Reason::LimitReached,
     })

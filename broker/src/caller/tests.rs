@@ -12,6 +12,17 @@ use crate::core::directory::{Person, WorkloadRule};
 use crate::journal::Memory;
 use crate::random::SystemRandom;
 
+/// By a directory alone, under no lock.
+impl<F: Fn() -> Arc<Directory> + Send + Sync> Judge for F {
+    fn directory(&self) -> Arc<Directory> {
+        self()
+    }
+
+    fn lock_on(&self, _: &SpiffeId, _: Timestamp) -> Option<Denial> {
+        None
+    }
+}
+
 /// The methods of the interface, from its descriptors, and whether each is a stream.
 fn methods() -> BTreeMap<String, bool> {
     let decode = |bytes| prost_types::FileDescriptorSet::decode(bytes).unwrap().file;
@@ -330,4 +341,63 @@ async fn a14_a_stream_ends_with_the_role_that_allowed_it() {
         assert!(body.frame().await.is_none());
     }
     assert!(say.is_closed(), "whoever tells is not told that nobody listens");
+}
+
+/// Whether a lock is on everybody.
+struct Locked(std::sync::atomic::AtomicBool);
+
+impl Judge for Arc<Locked> {
+    fn directory(&self) -> Arc<Directory> {
+        Arc::new(directory())
+    }
+
+    fn lock_on(&self, _: &SpiffeId, now: Timestamp) -> Option<Denial> {
+        let locked = self.0.load(std::sync::atomic::Ordering::SeqCst);
+        locked.then(|| Denial::Locked(dayfly_verifier::id::LockId::new([1; 16]), now))
+    }
+}
+
+/// A workload's streams end under a lock, and none begins; those of others go on. Single calls
+/// are decided by the core.
+#[tokio::test]
+async fn a_lock_cuts_the_streams_of_a_workload() {
+    use http_body_util::{BodyExt as _, StreamBody};
+    use hyper::body::Frame;
+
+    let dir = tempfile::tempdir().unwrap();
+    Authority::found("shop.test", dir.path(), SystemClock.now()).unwrap();
+    let (joins, random) = (Arc::new(Memory::default()), Arc::new(SystemRandom));
+    let authority = Authority::open("shop.test", dir.path(), joins, random).await.unwrap();
+    let lock = Arc::new(Locked(false.into()));
+    let door = Door::Mutual(Arc::new(Known {
+        judge: Box::new(lock.clone()),
+        authority: Arc::new(authority),
+        clock: Arc::new(SystemClock),
+    }));
+    let later = SystemClock.now().plus(Duration::from_secs(600));
+    let open = async |path: &str, who: &str, body: Body| {
+        let mut request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(peer(who, later));
+        let says = Says(Arc::new(vec![body].into()));
+        Guard::new(door.clone(), says).call(request).await.unwrap().into_body()
+    };
+    let silent = || {
+        let silent = futures_util::stream::pending::<Result<Frame<bytes::Bytes>, Status>>();
+        Body::new(StreamBody::new(silent).boxed_unsync())
+    };
+    const WATCH: &str = "/dayfly.v1.AccessService/WatchRequest";
+    let mut watching = open(WATCH, "agent/a", silent()).await;
+    let (say, said) = tokio::sync::mpsc::channel::<Result<Frame<bytes::Bytes>, Status>>(4);
+    let told = Body::new(StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(said)));
+    let mut following = open("/dayfly.v1.GatewayService/Follow", "gateway/both", told).await;
+    lock.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut again = open(WATCH, "agent/a", silent()).await;
+    for body in [&mut watching, &mut again] {
+        let end = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        let code = end.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
+        assert_eq!(code, Some(Code::PermissionDenied));
+    }
+    // A gateway must hear of the lock.
+    say.send(Ok(Frame::data("locked".into()))).await.unwrap();
+    assert!(following.frame().await.unwrap().unwrap().is_data());
 }

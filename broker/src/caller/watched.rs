@@ -47,6 +47,7 @@ impl Stay {
     /// Whether they would still be let in.
     fn look(&mut self) -> Result<(), Status> {
         self.known.is_here(&self.peer)?;
+        self.known.may_last(self.rule, &self.peer)?;
         let directory = self.known.judge.directory();
         if !Arc::ptr_eq(&directory, &self.judged) {
             self.rule.check(&self.peer.id, &directory)?;

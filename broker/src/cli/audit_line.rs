@@ -10,7 +10,8 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::uses::Seen;
 
 use crate::core::event::{
-    Actor, Answer, Decision, End, Entry, Event, Head, IdentityChange, Report, Target, TaskOutcome,
+    Actor, Answer, Decision, End, Entry, Event, Head, IdentityChange, Lock, Report, Target,
+    TaskOutcome,
 };
 use crate::core::verdict::Refusal;
 
@@ -72,6 +73,10 @@ fn what(event: &Event) -> String {
         Event::IdentityChanged { id, change } => identity(id, *change),
         Event::Revoked { target, .. } => format!("revoked {}", revoked(target)),
         Event::UsesReported(report) => reported(report),
+        Event::Locked { lock, until, .. } => {
+            format!("set lock {} on {} until {until}", lock.id, locked(lock))
+        }
+        Event::Unlocked { lock } => format!("lifted lock {lock}"),
     }
 }
 
@@ -160,6 +165,19 @@ pub(super) fn revoked(target: &Target) -> String {
         Target::Prefix(resource) => format!("all that reaches {resource}"),
         Target::Key(key) => format!("all that token key {key} signed"),
     }
+}
+
+/// `task case:4711 and what reaches orders-db/prod`: what matches all of it is refused.
+pub(super) fn locked(lock: &Lock) -> String {
+    let Lock { id: _, workload, task, prefix, person } = lock;
+    let parts = [
+        workload.as_ref().map(|id| format!("workload {id}")),
+        task.as_ref().map(|task| format!("task {task}")),
+        prefix.as_ref().map(|prefix| format!("what reaches {prefix}")),
+        person.as_ref().map(|name| format!("person {name}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { "everything".into() } else { parts.join(" and ") }
 }
 
 #[cfg(test)]

@@ -151,6 +151,7 @@ const fn exit_of(reason: Reason) -> Exit {
         | Reason::DecisionTime
         | Reason::ProofTime
         | Reason::UnsignedBundle
+        | Reason::Locked
         | Reason::PolicyRefused
         | Reason::LimitReached => Exit::Denied,
     }

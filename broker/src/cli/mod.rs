@@ -15,6 +15,7 @@ pub mod exit;
 pub mod history;
 pub mod host;
 pub mod keys;
+pub mod lock;
 pub mod manual;
 pub mod operate;
 pub mod pending;
@@ -85,6 +86,9 @@ enum Verb {
     Policy(policy::Policy),
     Grants(operate::Grants),
     Revoke(revoke::Revoke),
+    Lock(lock::Lock),
+    Unlock(lock::Unlock),
+    Locks(lock::Locks),
     Keys(keys::Keys),
     Status(operate::ShowStatus),
     Audit(audit::Audit),
@@ -139,6 +143,9 @@ fn run(verb: Verb, context: &Context) -> Result<(), Refused> {
         Verb::Policy(verb) => verb.run(context),
         Verb::Grants(verb) => verb.run(context),
         Verb::Revoke(verb) => verb.run(context),
+        Verb::Lock(verb) => verb.run(context),
+        Verb::Unlock(verb) => verb.run(context),
+        Verb::Locks(verb) => verb.run(context),
         Verb::Keys(verb) => verb.run(context),
         Verb::Status(verb) => verb.run(context),
         Verb::Audit(verb) => verb.run(context),

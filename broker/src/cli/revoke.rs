@@ -129,8 +129,21 @@ pub(super) async fn take_back(
         return Ok(());
     }
     console.progress(&ended(&ended_grants, seq));
-    let last = watch(context, &mut client, seq, started).await?;
-    finish(&console, &last, seq, &ended_grants, started)
+    let said = json!({ "seq": seq, "ended_grants": ended_grants });
+    hold_everywhere(context, &mut client, seq, started, said).await
+}
+
+/// Waits until entry `seq` holds everywhere, and tells how far each instance is; what else is to be
+/// said of it for programs is `said`, an object.
+pub(super) async fn hold_everywhere(
+    context: &Context,
+    client: &mut Client,
+    seq: u64,
+    started: Duration,
+    said: Json,
+) -> Result<(), Refused> {
+    let last = watch(context, client, seq, started).await?;
+    finish(&context.console, &last, seq, said, started)
 }
 
 fn ended(grants: &[String], seq: u64) -> String {
@@ -171,7 +184,7 @@ fn finish(
     console: &Console,
     last: &v1::WatchEnforcementResponse,
     seq: u64,
-    grants: &[String],
+    mut said: Json,
     started: Duration,
 ) -> Result<(), Refused> {
     let (now, took) = (SystemClock.now(), SystemClock.uptime().saturating_sub(started));
@@ -187,17 +200,20 @@ fn finish(
         },
         || {
             let instances: Vec<Json> = last.instances.iter().map(instance_json).collect();
-            json!({
-                "seq": seq, "ended_grants": grants, "holds_everywhere": last.holds_everywhere,
-                "since": since, "instances": instances,
-            })
+            let more = json!({
+                "holds_everywhere": last.holds_everywhere, "since": since, "instances": instances,
+            });
+            if let (Some(said), Json::Object(more)) = (said.as_object_mut(), more) {
+                said.extend(more);
+            }
+            said
         },
     );
     if last.holds_everywhere {
         return Ok(());
     }
     let unbounded = anyhow::anyhow!("instances that opted out of refusing do not answer");
-    Err(Refused::new(Exit::Unavailable, unbounded).next("stop them, or wait for the token's end"))
+    Err(Refused::new(Exit::Unavailable, unbounded).next("stop them: nothing else bounds them"))
 }
 
 /// `effective on 41 of 42; gateway/orders/2 silent for 1.8 s, refuses by itself in 3.2 s`.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
-    BundleDigest, ExchangeId, GrantId, KeyId, PersonId, Purpose, RequestId, TaskId, TextDigest,
-    TokenId, UseId,
+    BundleDigest, ExchangeId, GrantId, KeyId, LockId, PersonId, Purpose, RequestId, TaskId,
+    TextDigest, TokenId, UseId,
 };
 use dayfly_verifier::request::{ConfirmBy, SignerKey};
 use dayfly_verifier::scope::Scope;
@@ -16,7 +16,7 @@ use dayfly_verifier::time::Timestamp;
 use dayfly_verifier::uses::Batch;
 
 use super::directory::Directory;
-use super::event::{Decision, IdentityChange, Target, TaskOutcome, Terms};
+use super::event::{Decision, IdentityChange, Lock, Target, TaskOutcome, Terms};
 use super::verdict::{Outcome, Verdict};
 
 /// Who asks, as authenticated at the edge.
@@ -66,6 +66,10 @@ pub enum Command {
     Identity(SpiffeId, IdentityChange),
     /// Revoke.
     Revoke(Target, Option<TextDigest>),
+    /// Set a lock until this end, or put its end off.
+    Lock(Lock, Timestamp, Option<TextDigest>),
+    /// Lift a lock.
+    Unlock(LockId),
     /// Put a policy bundle into force.
     Apply(Application),
     /// List a token-signing key of this broker's, which the trust root has listed: its signature
@@ -93,12 +97,14 @@ impl Command {
             | Self::Complete(..)
             | Self::Cancel(..)
             | Self::Revoke(..)
+            | Self::Lock(..)
             | Self::Identity(_, IdentityChange::Locked) => true,
             Self::File(..)
             | Self::Approve(..)
             | Self::Exchange(..)
             | Self::Redeem(..)
             | Self::Reevaluate(..)
+            | Self::Unlock(..)
             | Self::Report(..)
             | Self::Apply(..)
             | Self::Identity(_, IdentityChange::Invited | IdentityChange::Joined { .. })

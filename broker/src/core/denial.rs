@@ -1,6 +1,8 @@
 //! Why the rules refuse a command: one closed list, in order of precedence.
 
+use dayfly_verifier::id::LockId;
 use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::time::Timestamp;
 
 use super::verdict::Refusal;
 
@@ -77,6 +79,9 @@ pub enum Denial {
     /// Too few policy admins signed the bundle.
     #[error("the bundle lacks signatures of policy admins")]
     UnsignedBundle,
+    /// A lock refuses it until this end, whatever policy says.
+    #[error("a lock refuses this until {1}, unless an operator lifts it (lock {0})")]
+    Locked(LockId, Timestamp),
     /// The verdict was about another state; ask policy again. Never leaves the broker.
     #[error("policy must be asked again")]
     Reevaluate,
@@ -93,9 +98,11 @@ impl Denial {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::NotReady | Self::NotYetApproved | Self::Reevaluate | Self::LimitReached(_) => {
-                true
-            }
+            Self::NotReady
+            | Self::NotYetApproved
+            | Self::Locked(..)
+            | Self::Reevaluate
+            | Self::LimitReached(_) => true,
             Self::NotAllowed
             | Self::NotFound
             | Self::IdReused
@@ -135,6 +142,8 @@ pub enum Limited {
     Exchanges,
     /// Batches of uses of one gateway instance.
     Reports,
+    /// Locks in force.
+    Locks,
 }
 
 impl std::fmt::Display for Limited {
@@ -145,6 +154,7 @@ impl std::fmt::Display for Limited {
             Self::Requests => "remembered requests",
             Self::Exchanges => "exchanges for one token",
             Self::Reports => "batches of uses",
+            Self::Locks => "locks",
         })
     }
 }

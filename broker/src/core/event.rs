@@ -6,12 +6,12 @@ use std::num::NonZeroU32;
 use dayfly_verifier::claims::Claims;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
-    BatchDigest, BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, PersonId,
+    BatchDigest, BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, LockId, PersonId,
     RequestDigest, Seq, TextDigest, TokenId, UseId,
 };
 pub use dayfly_verifier::request::Answer;
 use dayfly_verifier::request::{Request, Requirement, SignerKey};
-pub use dayfly_verifier::revocations::Target;
+pub use dayfly_verifier::revocations::{Lock, Target};
 use dayfly_verifier::scope::Scope;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
@@ -195,6 +195,20 @@ pub enum Event {
         /// The reason, kept aside.
         reason: Option<TextDigest>,
     },
+    /// A lock was set, or its end put off.
+    Locked {
+        /// What it refuses.
+        lock: Lock,
+        /// Its end.
+        until: Timestamp,
+        /// The reason, kept aside.
+        reason: Option<TextDigest>,
+    },
+    /// A lock was lifted.
+    Unlocked {
+        /// Its id.
+        lock: LockId,
+    },
     /// A gateway told what was done with tokens, counted.
     UsesReported(Report),
 }
@@ -224,7 +238,8 @@ impl Event {
             Self::RequestFiled { justification: text, .. }
             | Self::RequestRefused { justification: text, .. }
             | Self::DecisionRecorded { decision: Decision { reason: text, .. }, .. }
-            | Self::Revoked { reason: text, .. } => text.as_ref(),
+            | Self::Revoked { reason: text, .. }
+            | Self::Locked { reason: text, .. } => text.as_ref(),
             Self::EpochOpened { .. }
             | Self::BundleApplied { .. }
             | Self::KeyAdded { .. }
@@ -237,7 +252,8 @@ impl Event {
             | Self::UseRedeemed { .. }
             | Self::Ended { .. }
             | Self::UsesReported(_)
-            | Self::IdentityChanged { .. } => None,
+            | Self::IdentityChanged { .. }
+            | Self::Unlocked { .. } => None,
         }
     }
 }

@@ -61,15 +61,14 @@ impl Feed {
     }
 
     /// Adds what the entry at `head` means to gateways, and forgets what has lapsed by then.
-    pub(super) fn fold(&mut self, head: Head, at: Timestamp, said: Option<(Target, Timestamp)>) {
+    pub(super) fn fold(&mut self, head: Head, at: Timestamp, said: Option<(Kind, Timestamp)>) {
         while let Some((_, seq)) = self.lapses.get_min().copied().filter(|(when, _)| *when <= at) {
             self.lapses.remove_min();
             self.entries.remove(&seq);
             self.pruned = self.pruned.max(seq);
         }
-        let Some((target, last_death)) = said.filter(|(_, death)| *death > at) else { return };
-        let lapses_at = last_death.plus(AFTERLIFE);
-        let entry = FeedEntry { seq: head.seq, lapses_at, kind: Kind::Revoked(target) };
+        let Some((kind, lapses_at)) = said.filter(|(_, lapses_at)| *lapses_at > at) else { return };
+        let entry = FeedEntry { seq: head.seq, lapses_at, kind };
         let bytes = Bytes::from(entry.to_bytes());
         self.hash = fold_hash(&self.hash, &bytes);
         self.entries.insert(head.seq, (lapses_at, bytes));
@@ -77,13 +76,16 @@ impl Feed {
     }
 }
 
-/// What `entry`, folded into `state` already, takes back, and when the last token that it touches
-/// dies by itself. `None` if there is none.
-pub(super) fn said(state: &State, entry: &Entry) -> Option<(Target, Timestamp)> {
-    let soon = entry.at.plus(MAX_TOKEN_LIFE);
+/// What `entry`, folded into `state` already, means to gateways, and until when. `None` if nothing.
+pub(super) fn said(state: &State, entry: &Entry) -> Option<(Kind, Timestamp)> {
     let target = match &entry.event {
         Event::Ended { grant, .. } => Target::Grant(*grant),
         Event::Revoked { target, .. } => target.clone(),
+        Event::Locked { lock, until, .. } => return Some((Kind::Locked(lock.clone()), *until)),
+        // For as long as anybody may still know of the lock.
+        Event::Unlocked { lock } => {
+            return Some((Kind::Unlocked(*lock), state.lifted_lock(lock, entry.at)?.until));
+        }
         Event::EpochOpened { .. }
         | Event::BundleApplied { .. }
         | Event::KeyAdded { .. }
@@ -100,7 +102,15 @@ pub(super) fn said(state: &State, entry: &Entry) -> Option<(Target, Timestamp)> 
         | Event::UsesReported(_)
         | Event::IdentityChanged { .. } => return None,
     };
-    let last_death = match &target {
+    let last_death = last_death(state, entry.at, &target).filter(|death| *death > entry.at)?;
+    Some((Kind::Revoked(target), last_death.plus(AFTERLIFE)))
+}
+
+/// When the last token that `target`, taken back at `at`, touches dies by itself. `None` if there
+/// is none.
+fn last_death(state: &State, at: Timestamp, target: &Target) -> Option<Timestamp> {
+    let soon = at.plus(MAX_TOKEN_LIFE);
+    Some(match target {
         Target::Grant(grant) => last_token(state, grant, soon)?,
         Target::Token(token) => {
             let known = state.token(token);
@@ -109,12 +119,11 @@ pub(super) fn said(state: &State, entry: &Entry) -> Option<(Target, Timestamp)> 
         // Its holder may hand on the tokens to come under the same grant too.
         Target::Delegate(grant, _) => {
             let granted = state.case(grant).and_then(|case| case.grant());
-            granted.map_or(entry.at.plus(MAX_LEASE), |granted| granted.terms.until)
+            granted.map_or(at.plus(MAX_LEASE), |granted| granted.terms.until)
         }
         Target::Key(key) => state.keys.get(key).map_or(soon, |key| key.not_after),
         Target::Block(_) | Target::Workload(_) | Target::Task(_) | Target::Prefix(_) => soon,
-    };
-    Some((target, last_death))
+    })
 }
 
 /// When the last token of a grant dies; `None` if it never had one; `soon` if it is not known.

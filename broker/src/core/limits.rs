@@ -20,6 +20,13 @@ pub const RETENTION: Duration = Duration::from_secs(60 * 60);
 /// and is kept until [`RETENTION`] after its end.
 pub const MAX_REQUESTS: u32 = 1_024;
 
+/// The longest that a lock lasts before it is set anew.
+pub const MAX_LOCK_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How many locks are in force at once: each is looked at by every decision.
+pub const MAX_LOCKS: usize = 256;
+/// How many locks are remembered: one that was lifted is, until what would have been its end.
+pub const MAX_LOCKS_REMEMBERED: usize = 4_096;
+
 /// How many exchanges may be answered with one token: each answer is an entry.
 pub const MAX_ANSWERS: u32 = 256;
 

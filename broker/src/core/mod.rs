@@ -8,6 +8,7 @@ pub mod denial;
 pub mod directory;
 pub mod event;
 pub mod limits;
+pub mod locks;
 pub mod verdict;
 
 pub mod case;

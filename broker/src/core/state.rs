@@ -9,16 +9,18 @@ use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{BundleDigest, GrantId, KeyId, PersonId, Seq, TextDigest};
 use dayfly_verifier::request::{Request, SignerKey};
 use dayfly_verifier::resource::{Resource, ResourcePattern};
+use dayfly_verifier::scope::Scope;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use imbl::OrdMap;
 
 use super::case::{Case, Closed, How, Stage};
 use super::directory::Directory;
-use super::event::{Actor, Entry, Event, Head, IdentityChange, Target};
+use super::event::{Actor, Entry, Event, Head, IdentityChange, Lock, Target};
 use super::feed::{self, Feed};
 use super::index::Index;
 use super::limits::Limits;
+use super::locks::{Locks, SetLock};
 use super::reports::Reports;
 use super::step::{step, takes_away};
 
@@ -49,6 +51,8 @@ pub struct State {
     pub(super) reports: Reports,
     /// Who invited whom to join. Whom somebody invited, they can be.
     pub(super) invited: OrdMap<SpiffeId, BTreeSet<PersonId>>,
+    /// What is refused whatever policy says.
+    pub(super) locks: Locks,
     pub(super) cases: OrdMap<GrantId, Arc<Case>>,
     pub(super) index: Index,
 }
@@ -102,6 +106,7 @@ impl State {
             feed: Feed::new(&Head::ORIGIN.epoch),
             reports: Reports::default(),
             invited: OrdMap::new(),
+            locks: Locks::default(),
             cases: OrdMap::new(),
             index: Index::default(),
         }
@@ -129,6 +134,7 @@ impl State {
 
     /// Lets go what is over, and forgets what has been over for long.
     fn pass(&mut self) {
+        self.locks.pass(self.time);
         self.index.pass(self.time, &self.cases);
         while let Some(id) = self.index.next_forgotten(self.time) {
             let Some(case) = self.cases.remove(&id) else { continue };
@@ -155,12 +161,7 @@ impl State {
                 self.directory = Arc::new(directory.clone());
                 self.look_at_kin_again(self.index.open(self.time).collect());
             }
-            Event::IdentityChanged { id, change: IdentityChange::Invited } => {
-                if let Actor::Person(name, _) = by {
-                    self.invited.entry(id.clone()).or_default().insert(name.clone());
-                    self.look_at_kin_again(self.index.of_workload(id).collect());
-                }
-            }
+            Event::IdentityChanged { id, change: IdentityChange::Invited } => self.invite(by, id),
             Event::IdentityChanged {
                 change: IdentityChange::Joined { .. } | IdentityChange::Locked,
                 ..
@@ -207,8 +208,32 @@ impl State {
             | Event::UseRedeemed { grant, .. }
             | Event::Ended { grant, .. } => self.change(grant, event)?,
             Event::Revoked { target, .. } => self.revoke(target, event)?,
+            Event::Locked { lock, until, reason } => self.set_lock(by, lock, *until, *reason)?,
+            Event::Unlocked { lock } => self.locks.lift(lock),
             Event::UsesReported(report) => self.reports.fold(by, report, self.time)?,
         }
+        Ok(())
+    }
+
+    fn invite(&mut self, by: &Actor, id: &SpiffeId) {
+        if let Actor::Person(name, _) = by {
+            self.invited.entry(id.clone()).or_default().insert(name.clone());
+            self.look_at_kin_again(self.index.of_workload(id).collect());
+        }
+    }
+
+    fn set_lock(
+        &mut self,
+        by: &Actor,
+        lock: &Lock,
+        until: Timestamp,
+        reason: Option<TextDigest>,
+    ) -> Result<(), &'static str> {
+        let Actor::Person(by, _) = by else { return Err("only operators lock") };
+        // Whoever puts the end off need not give the reason again.
+        let before = self.lock(&lock.id, self.time).and_then(|set| set.reason);
+        let (lock, by, seq) = (lock.clone(), by.clone(), self.head.seq);
+        self.locks.set(SetLock { lock, until, by, seq, reason: reason.or(before) });
         Ok(())
     }
 
@@ -263,7 +288,7 @@ impl State {
             Target::Task(task) => self.index.of_task(task).collect(),
             Target::Prefix(prefix) => self
                 .open(self.time)
-                .filter(|case| reaches(case, prefix))
+                .filter(|case| reaches(&case.request.scope, prefix))
                 .map(Case::grant_id)
                 .collect(),
             Target::Key(key) => {
@@ -313,9 +338,9 @@ impl SigningKey {
     }
 }
 
-/// Whether the rights of `case` reach `prefix` or something below it.
-fn reaches(case: &Case, prefix: &Resource) -> bool {
-    case.request.scope.rights().any(|right| match &right.resource {
+/// Whether the rights of `scope` reach `prefix` or something below it.
+pub(super) fn reaches(scope: &Scope, prefix: &Resource) -> bool {
+    scope.rights().any(|right| match &right.resource {
         ResourcePattern::Exact(resource) => resource.is_at_or_below(prefix),
         ResourcePattern::Below(base) => base.is_at_or_below(prefix) || prefix.is_below(base),
     })

@@ -16,7 +16,10 @@ use super::event::{Answer, End, Event, Target};
 pub(super) const fn takes_away(event: &Event) -> bool {
     match event {
         Event::DecisionRecorded { decision, .. } => matches!(decision.answer, Answer::Deny),
-        Event::DecisionWithdrawn { .. } | Event::Ended { .. } | Event::Revoked { .. } => true,
+        Event::DecisionWithdrawn { .. }
+        | Event::Ended { .. }
+        | Event::Revoked { .. }
+        | Event::Locked { .. } => true,
         Event::EpochOpened { .. }
         | Event::BundleApplied { .. }
         | Event::KeyAdded { .. }
@@ -29,7 +32,8 @@ pub(super) const fn takes_away(event: &Event) -> bool {
         | Event::ExchangeAnswered { .. }
         | Event::UseRedeemed { .. }
         | Event::UsesReported(_)
-        | Event::IdentityChanged { .. } => false,
+        | Event::IdentityChanged { .. }
+        | Event::Unlocked { .. } => false,
     }
 }
 
@@ -96,7 +100,9 @@ fn pending(
         | Event::RequestFiled { .. }
         | Event::RequestRefused { .. }
         | Event::UsesReported(_)
-        | Event::IdentityChanged { .. } => return Err("the event is not about an open case"),
+        | Event::IdentityChanged { .. }
+        | Event::Locked { .. }
+        | Event::Unlocked { .. } => return Err("the event is not about an open case"),
     }
     Ok(Some(new))
 }
@@ -148,7 +154,9 @@ fn granted(
         | Event::RequestFiled { .. }
         | Event::RequestRefused { .. }
         | Event::UsesReported(_)
-        | Event::IdentityChanged { .. } => return Err("the event is not about an open case"),
+        | Event::IdentityChanged { .. }
+        | Event::Locked { .. }
+        | Event::Unlocked { .. } => return Err("the event is not about an open case"),
     }
     Ok(Some(Case { stage: Stage::Granted(grant), ..case.clone() }))
 }

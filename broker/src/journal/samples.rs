@@ -9,8 +9,8 @@ use std::time::Duration;
 use dayfly_verifier::claims::Claims;
 use dayfly_verifier::holder::{Confirmation, HolderKey};
 use dayfly_verifier::id::{
-    BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, RequestDigest, RequestId, Seq,
-    TextDigest, TokenId, UseId,
+    BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, LockId, RequestDigest, RequestId,
+    Seq, TextDigest, TokenId, UseId,
 };
 use dayfly_verifier::request::{ConfirmBy, Narrowing, Request, Requirement, SignerKey};
 use dayfly_verifier::scope::{Constraint, Limit, Right, Scope, Value};
@@ -21,8 +21,8 @@ use dayfly_verifier::uses::{About, Batch, Line, Seen};
 use super::{JournalError, StoredEntry};
 use crate::core::directory::{Directory, Person, Role, WorkloadRule};
 use crate::core::event::{
-    Actor, Answer, Decision, End, Entry, Event, Evidence, Head, IdentityChange, Report, Target,
-    TaskOutcome, Terms,
+    Actor, Answer, Decision, End, Entry, Event, Evidence, Head, IdentityChange, Lock, Report,
+    Target, TaskOutcome, Terms,
 };
 use crate::core::verdict::Refusal;
 
@@ -258,6 +258,23 @@ fn report() -> Event {
     Event::UsesReported(Report { batch, unplaced: 5, digest })
 }
 
+fn locks() -> [Event; 3] {
+    let id = LockId::new([0x10; 16]);
+    let whole = Lock {
+        id,
+        workload: Some(spiffe("agent/refunds")),
+        task: Some("case:4711".parse().unwrap()),
+        prefix: Some("orders-db/prod".parse().unwrap()),
+        person: Some("olga".parse().unwrap()),
+    };
+    let bare = Lock { id, workload: None, task: None, prefix: None, person: None };
+    [
+        Event::Locked { lock: whole, until: time(60_000), reason: Some(TEXT) },
+        Event::Locked { lock: bare, until: time(60_000), reason: None },
+        Event::Unlocked { lock: id },
+    ]
+}
+
 /// Every kind of event; what it says need not fit together.
 pub(crate) fn events() -> Vec<Event> {
     let parent = Head { epoch: Epoch::new([0xef; 16]), seq: Seq(7), hash: ChainHash::new([9; 32]) };
@@ -295,6 +312,7 @@ pub(crate) fn events() -> Vec<Event> {
     events.extend(revocations());
     events.push(report());
     events.extend(identities());
+    events.extend(locks());
     events
 }
 

@@ -1,10 +1,10 @@
 //! What one entry is about.
 
-use dayfly_verifier::id::{GrantId, PersonId};
+use dayfly_verifier::id::{GrantId, LockId, PersonId};
 use dayfly_verifier::request::Request;
 use dayfly_verifier::spiffe::SpiffeId;
 
-use crate::core::event::{Actor, Entry, Event, Report, Target};
+use crate::core::event::{Actor, Entry, Event, Lock, Report, Target};
 
 /// The subject of an entry.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,10 @@ pub enum Subject<'a> {
     Case(&'a GrantId),
     /// What was taken back.
     Taken(&'a Target),
+    /// What is refused until further notice.
+    Lock(&'a Lock),
+    /// A lock that was set before.
+    Lifted(&'a LockId),
     /// Uses of several grants.
     Uses(&'a Report),
     /// An identity of the embedded authority.
@@ -39,6 +43,8 @@ pub const fn subject(event: &Event) -> Subject<'_> {
         | Event::Ended { grant, .. } => Subject::Case(grant),
         Event::TokenRecorded { claims, .. } => Subject::Case(&claims.grant),
         Event::Revoked { target, .. } => Subject::Taken(target),
+        Event::Locked { lock, .. } => Subject::Lock(lock),
+        Event::Unlocked { lock } => Subject::Lifted(lock),
         Event::UsesReported(report) => Subject::Uses(report),
         Event::IdentityChanged { id, .. } => Subject::Identity(id),
         Event::EpochOpened { .. }
@@ -69,6 +75,8 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::Revoked { .. } => "revoked",
         Event::UsesReported(_) => "uses_reported",
         Event::IdentityChanged { .. } => "identity_changed",
+        Event::Locked { .. } => "locked",
+        Event::Unlocked { .. } => "unlocked",
     }
 }
 
@@ -82,6 +90,7 @@ pub fn names(entry: &Entry, person: &PersonId) -> bool {
         Event::RequestFiled { request, .. } | Event::RequestRefused { request, .. } => {
             request.principal.as_ref() == Some(person)
         }
+        Event::Locked { lock, .. } => lock.person.as_ref() == Some(person),
         Event::EpochOpened { .. }
         | Event::BundleApplied { .. }
         | Event::KeyAdded { .. }
@@ -93,6 +102,7 @@ pub fn names(entry: &Entry, person: &PersonId) -> bool {
         | Event::UseRedeemed { .. }
         | Event::Ended { .. }
         | Event::Revoked { .. }
+        | Event::Unlocked { .. }
         | Event::UsesReported(_)
         | Event::IdentityChanged { .. } => false,
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use dayfly_verifier::claims::Claims;
 use dayfly_verifier::dossier::verify_decision;
 use dayfly_verifier::id::{
-    BundleDigest, GrantId, PersonId, RequestDigest, Seq, TextDigest, TokenId, UseId,
+    BundleDigest, GrantId, LockId, PersonId, RequestDigest, Seq, TextDigest, TokenId, UseId,
 };
 use dayfly_verifier::request::{Answer, Request, Requirement, SignerKey};
 use dayfly_verifier::resource::Operation;
@@ -19,7 +19,7 @@ use super::about::{Subject, subject};
 use super::trail::{Trail, Wanted};
 use crate::core::directory::Directory;
 use crate::core::event::{
-    Actor, Decision, End, Entry, Event, Evidence, Head, Report, Target, Terms,
+    Actor, Decision, End, Entry, Event, Evidence, Head, Lock, Report, Target, Terms,
 };
 use crate::core::verdict::Refusal;
 
@@ -81,6 +81,10 @@ pub enum What {
     Ended(End),
     /// It, or a part of it, was taken back.
     Revoked(Target, Option<TextDigest>),
+    /// A lock was set that refuses it until then, or its end was put off.
+    Locked(Box<Lock>, Timestamp, Option<TextDigest>),
+    /// That lock was lifted.
+    Unlocked(LockId),
 }
 
 /// How far the entries tell of it.
@@ -200,6 +204,10 @@ impl Story {
                 }
                 What::Revoked(target.clone(), *reason)
             }
+            Event::Locked { lock, until, reason } => {
+                What::Locked(Box::new(lock.clone()), *until, *reason)
+            }
+            Event::Unlocked { lock } => What::Unlocked(*lock),
             Event::UsesReported(report) => {
                 self.count(report);
                 return None;
@@ -210,6 +218,20 @@ impl Story {
             | Event::KeyRetired { .. }
             | Event::IdentityChanged { .. } => return None,
         })
+    }
+
+    /// Until when a lock refuses it, if one does at `now`.
+    #[must_use]
+    pub fn locked_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let mut ends = BTreeMap::new();
+        for step in &self.steps {
+            if let What::Locked(lock, until, _) = &step.what {
+                ends.insert(lock.id, *until);
+            } else if let What::Unlocked(lock) = &step.what {
+                ends.remove(lock);
+            }
+        }
+        ends.into_values().max().filter(|end| now < *end)
     }
 
     fn count(&mut self, report: &Report) {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use dayfly_verifier::id::{GrantId, KeyId, PersonId, TaskId, TokenId};
+use dayfly_verifier::id::{GrantId, KeyId, LockId, PersonId, TaskId, TokenId};
 use dayfly_verifier::request::{Answer, Request};
 use dayfly_verifier::resource::{Resource, ResourcePattern};
 use dayfly_verifier::scope::Scope;
@@ -13,7 +13,7 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 
 use super::about::{Subject, kind, names, subject};
-use crate::core::event::{Entry, Event, Report, Target};
+use crate::core::event::{Entry, Event, Lock, Report, Target};
 use crate::core::limits::{MAX_LEASE, MAX_PENDING_LIFE};
 
 /// How long before an entry the one may stand that says what it is about.
@@ -70,12 +70,15 @@ pub struct Trail {
     wanted: Wanted,
     cases: HashMap<GrantId, Known>,
     tokens: HashMap<TokenId, GrantId>,
+    /// What each lock touched when it was set.
+    locks: HashMap<LockId, Touched>,
 }
 
 /// What must be remembered of a request that is wanted.
 struct Known {
     workload: SpiffeId,
     task: TaskId,
+    principal: Option<PersonId>,
     scope: Scope,
     for_person: bool,
     keys: BTreeSet<KeyId>,
@@ -87,7 +90,8 @@ impl Trail {
     /// Looks for `wanted`.
     #[must_use]
     pub fn new(wanted: Wanted) -> Self {
-        Self { wanted, cases: HashMap::new(), tokens: HashMap::new() }
+        let (cases, tokens, locks) = Default::default();
+        Self { wanted, cases, tokens, locks }
     }
 
     /// Whether `entry`, the next one, is wanted.
@@ -114,6 +118,8 @@ impl Trail {
                 Touched { any: true, for_person: known.for_person }
             }
             Subject::Taken(target) => self.taken(target, entry.at),
+            Subject::Lock(lock) => self.locked(lock, entry.at),
+            Subject::Lifted(lock) => self.locks.get(lock).copied().unwrap_or_default(),
             Subject::Uses(report) => self.used(report),
             Subject::Identity(id) => Touched { any: self.wanted.only(id), for_person: false },
             Subject::Broker => Touched::default(),
@@ -132,9 +138,15 @@ impl Trail {
         } else {
             Timestamp::default()
         };
-        let Request { workload, task, scope, .. } = request;
-        let (workload, task, scope) = (workload.clone(), task.clone(), scope.clone());
-        let known = Known { workload, task, scope, for_person, keys: BTreeSet::new(), ends };
+        let known = Known {
+            workload: request.workload.clone(),
+            task: request.task.clone(),
+            principal: request.principal.clone(),
+            scope: request.scope.clone(),
+            for_person,
+            keys: BTreeSet::new(),
+            ends,
+        };
         self.cases.insert(request.grant_id(), known);
         Touched { any: true, for_person }
     }
@@ -168,6 +180,26 @@ impl Trail {
                 .is_some_and(|resource| resource.is_at_or_below(named) || named.is_below(resource)),
             Target::Token(_) | Target::Delegate(..) | Target::Block(_) | Target::Key(_) => false,
         };
+        touched
+    }
+
+    /// What a lock refuses: the live ones among many, and all that is named, if it names that too.
+    fn locked(&mut self, lock: &Lock, at: Timestamp) -> Touched {
+        let mut touched = Touched::default();
+        let live = self.cases.values().filter(|known| known.ends > at && known.is_locked(lock));
+        live.for_each(|known| touched.add(known));
+        let Wanted { grant, task, workload, resource, person, .. } = &self.wanted;
+        let on = |resource: &Resource| {
+            let meets =
+                |prefix: &Resource| resource.is_at_or_below(prefix) || prefix.is_below(resource);
+            lock.prefix.as_ref().is_some_and(meets)
+        };
+        touched.any |= grant.is_none()
+            && task.as_ref().is_none_or(|task| lock.task.as_ref() == Some(task))
+            && workload.as_ref().is_none_or(|id| lock.workload.as_ref() == Some(id))
+            && resource.as_ref().is_none_or(on);
+        touched.for_person |= person.is_some() && lock.person == *person;
+        self.locks.insert(lock.id, touched);
         touched
     }
 
@@ -206,6 +238,14 @@ impl Known {
         } else if let Event::Ended { .. } = event {
             self.ends = self.ends.min(entry.at);
         }
+    }
+
+    fn is_locked(&self, lock: &Lock) -> bool {
+        let Lock { id: _, workload, task, prefix, person } = lock;
+        workload.as_ref().is_none_or(|id| *id == self.workload)
+            && task.as_ref().is_none_or(|task| *task == self.task)
+            && prefix.as_ref().is_none_or(|prefix| reaches(&self.scope, prefix))
+            && person.as_ref().is_none_or(|name| self.principal.as_ref() == Some(name))
     }
 
     fn is_among(&self, target: &Target) -> bool {

@@ -294,7 +294,7 @@ async fn an_entry_of_a_later_version_stops_it() {
     let journal = Arc::new(memory.clone());
     let (sequencer, running) = running(&journal).await;
     let head = *memory.confirm().await.unwrap();
-    let later = br#"{"v":1,"at_ms":1,"by":"host","policy":null,"event":{"locked":{}}}"#;
+    let later = br#"{"v":1,"at_ms":1,"by":"host","policy":null,"event":{"halted":{}}}"#;
     let later = crate::journal::tests_link(&head, head.epoch, Arc::from(&later[..]));
     memory.append(&head, &[later]).await.unwrap();
     let stopped = running.await.unwrap();

@@ -53,7 +53,7 @@ pub(super) fn serve(
     let (health, routes) = routes(broker)?;
     let sequencer = broker.sequencer.clone();
     let door = Door::Mutual(Arc::new(Known {
-        judge: Box::new(move || sequencer.state().directory.clone()),
+        judge: Box::new(sequencer),
         authority: broker.authority.clone(),
         clock: broker.clock.clone(),
     }));

@@ -13,7 +13,7 @@ use dayfly_verifier::time::Timestamp;
 use serde_json::{Value as Json, json};
 
 use super::Kept;
-use crate::cli::audit_line::{because, ended, revoked};
+use crate::cli::audit_line::{because, ended, locked, revoked};
 use crate::cli::console::{BAD, FAINT, GOOD, STRONG, WAITING, table};
 use crate::cli::when::span;
 use crate::core::event::{Decision, Terms};
@@ -96,7 +96,7 @@ fn quote(what: &str, digest: &TextDigest, kept: &Kept) -> String {
 pub(super) const fn reason(what: &What) -> Option<TextDigest> {
     match what {
         What::Decided(decision, _) => decision.reason,
-        What::Revoked(_, reason) => *reason,
+        What::Revoked(_, reason) | What::Locked(_, _, reason) => *reason,
         What::Demanded(_)
         | What::Refused(_)
         | What::Withdrawn(_)
@@ -104,7 +104,8 @@ pub(super) const fn reason(what: &What) -> Option<TextDigest> {
         | What::Token(_)
         | What::Answered(_)
         | What::Redeemed(..)
-        | What::Ended(_) => None,
+        | What::Ended(_)
+        | What::Unlocked(_) => None,
     }
 }
 
@@ -116,10 +117,14 @@ fn sentence(what: &What, by: &str, said: &str) -> String {
             format!("{BAD}{by} {said}{BAD:#}")
         }
         What::Decided(..) => format!("{GOOD}{by} {said}{GOOD:#}"),
-        What::Ended(_) | What::Revoked(..) => format!("{WAITING}{by} {said}{WAITING:#}"),
-        What::Withdrawn(_) | What::Token(_) | What::Answered(_) | What::Redeemed(..) => {
-            format!("{by} {said}")
+        What::Ended(_) | What::Revoked(..) | What::Locked(..) => {
+            format!("{WAITING}{by} {said}{WAITING:#}")
         }
+        What::Withdrawn(_)
+        | What::Token(_)
+        | What::Answered(_)
+        | What::Redeemed(..)
+        | What::Unlocked(_) => format!("{by} {said}"),
     }
 }
 
@@ -140,6 +145,10 @@ fn said(story: &Story, what: &What) -> String {
             let whole = *target == crate::core::event::Target::Grant(story.grant());
             if whole { "revoked it".into() } else { format!("revoked {}", revoked(target)) }
         }
+        What::Locked(lock, until, _) => {
+            format!("set lock {} on {} until {until}", lock.id, locked(lock))
+        }
+        What::Unlocked(lock) => format!("lifted lock {lock}"),
     }
 }
 
@@ -208,11 +217,14 @@ const fn ends(step: &Step) -> bool {
 fn end(story: &Story, now: Timestamp) -> String {
     match story.last {
         Last::Pending(until) if now < until => {
-            format!("{WAITING}it waits for approval until {until}{WAITING:#}")
+            format!(
+                "{WAITING}it waits for approval until {until}{}{WAITING:#}",
+                under_lock(story, now)
+            )
         }
         Last::Pending(until) => format!("nobody granted it in time: it expired at {until}"),
         Last::Granted(until) if now < until => {
-            format!("{GOOD}it is live until {until}{GOOD:#}")
+            format!("{GOOD}it is live until {until}{}{GOOD:#}", under_lock(story, now))
         }
         Last::Granted(until) => format!("its lease ended by itself at {until}"),
         Last::Over(at) => match story.steps.iter().rev().find(|step| step.at == at && ends(step)) {
@@ -223,6 +235,11 @@ fn end(story: &Story, now: Timestamp) -> String {
             None => format!("it is over since {at}"),
         },
     }
+}
+
+fn under_lock(story: &Story, now: Timestamp) -> String {
+    let until = story.locked_until(now);
+    until.map(|until| format!("; a lock refuses it until {until}")).unwrap_or_default()
 }
 
 /// The story for programs.

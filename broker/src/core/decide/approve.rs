@@ -34,6 +34,7 @@ pub(super) fn approve(
     }
     in_time(asked, decision)?;
     let terms = terms_with(&asked.state.directory, case, decision, asked.now)?;
+    asked.unlocked(asked.state.lock_on_decider(name, &case.request, asked.now))?;
     current(verdict, asked.basis_of(case))?;
 
     let directory = &asked.state.directory;
@@ -48,8 +49,9 @@ pub(super) fn approve(
     }
     let grant = *grant;
     let mut events = vec![Event::DecisionRecorded { grant, decision: decision.clone() }];
-    let others = grounds::approvals(directory, case).map(|other| &other.person);
+    let others = asked.free_approvals(directory, case).map(|other| &other.person);
     if quorum::met(required, directory, others.chain([name])) {
+        asked.unlocked(asked.state.lock_on(&case.request, &terms.scope, asked.now))?;
         let held = asked.state.tally(&case.request.workload, asked.now);
         if held.live >= asked.state.limits.live_grants {
             return Err(Denial::LimitReached(Limited::LiveGrants));
@@ -71,6 +73,7 @@ pub(super) fn deny(asked: &Asked<'_>, grant: &GrantId, decision: &Decision) -> D
     if decision.answer != Answer::Deny {
         return Err(invalid("decision", "must be a denial"));
     }
+    asked.unlocked(asked.state.lock_on_decider(name, &case.request, asked.now))?;
     Ok((actor, vec![Event::DecisionRecorded { grant: *grant, decision: decision.clone() }]))
 }
 

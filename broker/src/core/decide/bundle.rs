@@ -20,13 +20,16 @@ pub(super) fn apply(asked: &Asked<'_>, application: &Application) -> Decided {
     if asked.state.bundle == Some(*bundle) {
         return Ok((actor, Vec::new()));
     }
-    let admins = asked.state.directory.people.values().filter(|person| {
-        person.roles.contains(&Role::PolicyAdmin) && !person.keys.is_disjoint(signers)
+    let admins = asked.state.directory.people.iter().filter(|(name, person)| {
+        person.roles.contains(&Role::PolicyAdmin)
+            && !person.keys.is_disjoint(signers)
+            && asked.state.lock_naming(name, asked.now).is_none()
     });
     let signed = u32::try_from(admins.count()).unwrap_or(u32::MAX);
     if signed < asked.state.directory.bundle_signatures {
         return Err(Denial::UnsignedBundle);
     }
+    asked.unlocked_person()?;
     if *replaces != asked.state.bundle {
         return Err(Denial::Reevaluate);
     }
@@ -83,8 +86,10 @@ fn grant_now(asked: &Asked<'_>, directory: &Directory, case: &Case) -> Option<Ev
     let held = asked.state.tally(&case.request.workload, asked.now);
     // All that are pending may be granted at once.
     let room = held.live.saturating_add(held.pending) <= asked.state.limits.live_grants;
-    let approvals = || grounds::approvals(directory, case);
-    let met = quorum::met(case.requirement(), directory, approvals().map(|one| &one.person));
-    let terms = quorum::terms(&case.request, approvals(), asked.now).ok()?;
-    (room && met).then(|| Event::Granted { grant: case.grant_id(), terms })
+    let people = asked.free_approvals(directory, case).map(|one| &one.person);
+    let met = quorum::met(case.requirement(), directory, people);
+    let approvals = grounds::approvals(directory, case);
+    let terms = quorum::terms(&case.request, approvals, asked.now).ok()?;
+    let locked = asked.state.lock_on(&case.request, &terms.scope, asked.now).is_some();
+    (room && met && !locked).then(|| Event::Granted { grant: case.grant_id(), terms })
 }

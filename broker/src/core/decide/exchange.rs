@@ -30,6 +30,7 @@ pub(super) fn exchange(asked: &Asked<'_>, exchange: &Exchange, verdict: &Verdict
     if grant.uses_left() == Some(0) {
         return Err(Denial::UsesExhausted);
     }
+    asked.unlocked(asked.state.lock_on(&case.request, &grant.terms.scope, asked.now))?;
     if let Some(token) = grant.answered(&exchange.id) {
         still_good(asked, token)?;
         return Ok((actor, Vec::new()));

@@ -25,6 +25,8 @@ pub(super) fn file(asked: &Asked<'_>, filing: &Filing, verdict: &Verdict) -> Dec
     }
     asked.fresh(filing.id.drawn_at())?;
     check(asked, filing)?;
+    let bare = request(asked, filing, nothing(asked, filing));
+    asked.unlocked(asked.state.lock_on(&bare, &bare.scope, asked.now))?;
     current(verdict, asked.state.basis(asked.caller, &filing.task, None, asked.now))?;
 
     let (required, refusal) = match &verdict.outcome {

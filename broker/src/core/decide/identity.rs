@@ -20,7 +20,7 @@ pub(super) fn change(asked: &Asked<'_>, id: &SpiffeId, change: IdentityChange) -
         IdentityChange::Invited => {
             let actor = asked.operator()?;
             match asked.state.directory.party(id) {
-                Party::Workload | Party::Gateway => actor,
+                Party::Workload | Party::Gateway => {}
                 Party::Person(_) => {
                     return refused("must not be a person's: invite people on the broker's host");
                 }
@@ -28,6 +28,8 @@ pub(super) fn change(asked: &Asked<'_>, id: &SpiffeId, change: IdentityChange) -
                     return refused("must be a workload or a gateway that the bundle lists");
                 }
             }
+            asked.unlocked_person()?;
+            actor
         }
         IdentityChange::Joined { .. } | IdentityChange::Locked if itself => {
             Actor::Broker(asked.caller.clone())

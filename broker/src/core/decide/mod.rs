@@ -8,6 +8,7 @@ mod exchange;
 mod file;
 mod grounds;
 mod identity;
+mod lock;
 mod operate;
 mod redeem;
 mod report;
@@ -21,9 +22,10 @@ use dayfly_verifier::time::Timestamp;
 use super::case::Case;
 use super::command::{Caller, Command};
 use super::denial::Denial;
-use super::directory::{Person, Role};
-use super::event::{Actor, Event};
+use super::directory::{Directory, Person, Role};
+use super::event::{Actor, Decision, Event};
 use super::limits::ID_WINDOW;
+use super::locks::SetLock;
 use super::state::State;
 use super::verdict::{Basis, Verdict};
 
@@ -61,6 +63,8 @@ pub fn decide(
         Command::Cancel(request, key) => end::cancel(&asked, request, key),
         Command::Identity(id, change) => identity::change(&asked, id, *change),
         Command::Revoke(target, reason) => operate::revoke(&asked, target, *reason),
+        Command::Lock(lock, until, reason) => lock::lock(&asked, lock, *until, *reason),
+        Command::Unlock(id) => lock::unlock(&asked, id),
         Command::Apply(application) => bundle::apply(&asked, application),
         Command::AddKey { key, public, not_after } => {
             operate::add_key(&asked, *key, *public, *not_after)
@@ -104,6 +108,30 @@ impl<'a> Asked<'a> {
     fn seen_by(&self, name: &PersonId, grant: &GrantId) -> Result<&'a Case, Denial> {
         let case = self.state.case(grant).filter(|case| self.state.may_see(name, case));
         case.ok_or(Denial::NotFound)
+    }
+
+    /// Refuses a person whom a lock names to give anything.
+    fn unlocked_person(&self) -> Result<(), Denial> {
+        let (name, ..) = self.person()?;
+        self.unlocked(self.state.lock_naming(name, self.now))
+    }
+
+    /// The approvals of `case` that count by `directory`, without those of people who may not
+    /// decide on it now.
+    fn free_approvals<'c>(
+        &self,
+        directory: &'c Directory,
+        case: &'c Case,
+    ) -> impl Iterator<Item = &'c Decision> {
+        let free = |approval: &&Decision| {
+            self.state.lock_on_decider(&approval.person, &case.request, self.now).is_none()
+        };
+        grounds::approvals(directory, case).filter(free)
+    }
+
+    /// Refuses what a lock is on.
+    fn unlocked(&self, set: Option<&SetLock>) -> Result<(), Denial> {
+        set.map_or(Ok(()), |set| Err(Denial::Locked(set.lock.id, set.until)))
     }
 
     /// Refuses the id of something new that was drawn too long ago, or too far ahead.

@@ -56,7 +56,8 @@ fn shown<'a>(asked: &Asked<'a>, token: &TokenId) -> Result<(Actor, &'a Case, &'a
     Ok((Actor::Gateway(asked.caller.clone()), case, token))
 }
 
-/// The grant, while it and the token stand.
+/// The grant, while it and the token stand, and no lock is on what they reach: which of it is used
+/// is not told here.
 fn standing<'a>(asked: &Asked<'a>, case: &'a Case, token: &Token) -> Result<&'a Grant, Denial> {
     let standing = case.standing(asked.now);
     let Standing::Granted(grant) = standing else {
@@ -65,5 +66,9 @@ fn standing<'a>(asked: &Asked<'a>, case: &'a Case, token: &Token) -> Result<&'a 
     if asked.now >= token.minted.claims.expires_at {
         return Err(Denial::Lapsed);
     }
-    if asked.state.is_good(token, asked.now) { Ok(grant) } else { Err(Denial::Revoked) }
+    if !asked.state.is_good(token, asked.now) {
+        return Err(Denial::Revoked);
+    }
+    asked.unlocked(asked.state.lock_on(&case.request, &token.minted.claims.scope, asked.now))?;
+    Ok(grant)
 }

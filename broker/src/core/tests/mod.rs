@@ -7,6 +7,7 @@ mod basis;
 mod defects;
 mod feed;
 mod identities;
+mod locks;
 mod measure;
 mod model;
 mod online;

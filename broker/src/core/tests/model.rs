@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU32;
 
-use dayfly_verifier::id::{GrantId, TokenId};
+use dayfly_verifier::id::{GrantId, LockId, TokenId};
 use dayfly_verifier::request::{Narrowing, Requirement};
 use dayfly_verifier::scope::Scope;
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ use super::oracle::{Step, judge};
 use super::world::*;
 use crate::core::command::{Application, Caller, Command, Exchange, Filing};
 use crate::core::directory::{Directory, Role};
-use crate::core::event::{Answer, IdentityChange, Target, TaskOutcome};
+use crate::core::event::{Answer, IdentityChange, Lock, Target, TaskOutcome};
 use crate::core::verdict::{Outcome, Verdict};
 
 /// One command, drawn: what, by whom, about what, and how.
@@ -26,7 +26,7 @@ pub(super) struct Draw {
 }
 
 pub(super) fn draws() -> impl Strategy<Value = Vec<Draw>> {
-    let one = (0u8..32, any::<u8>(), any::<u8>(), any::<u8>(), 0u8..24);
+    let one = (0u8..34, any::<u8>(), any::<u8>(), any::<u8>(), 0u8..24);
     let one = one.prop_map(|(what, who, about, how, wait)| Draw { what, who, about, how, wait });
     proptest::collection::vec(one, 1..80)
 }
@@ -135,9 +135,25 @@ impl Model {
                 ),
             ),
             28 => ("person/ops", self.bundle(how)),
-            29 => (as_person, identity(about, how)?),
+            29 => ("person/ops", self.lock(about, how)),
+            30 => {
+                let lock = LockId::new([about % 4; 16]);
+                (if how % 4 == 0 { as_person } else { "person/ops" }, Command::Unlock(lock))
+            }
+            31 => (as_person, identity(about, how)?),
             _ => return None,
         })
+    }
+
+    fn lock(&self, about: u8, how: u8) -> Command {
+        let lock = Lock {
+            id: LockId::new([about % 4; 16]),
+            workload: (how & 1 == 0).then(|| id("agent/a")),
+            task: (how & 2 == 0).then(|| "task-1".parse().unwrap()),
+            prefix: (how & 4 == 0).then(|| "db/prod/orders".parse().unwrap()),
+            person: (how & 24 == 24).then(|| person(if how & 32 == 0 { "pat" } else { "ann" })),
+        };
+        Command::Lock(lock, self.world.now.plus(secs(u64::from(how) + 30)), None)
     }
 
     fn filing(&mut self, draw: Draw) -> Option<(&'static str, Command)> {

@@ -10,7 +10,7 @@ use dayfly_verifier::scope::Scope;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 
-use super::texts::{inside, matches};
+use super::texts::{inside, locked, locked_out, matches};
 use super::world::secs;
 use crate::core::command::{Caller, Command};
 use crate::core::denial::Denial;
@@ -41,6 +41,7 @@ struct Told {
     exchanges: BTreeMap<(SpiffeId, ExchangeId), TokenId>,
     uses: BTreeMap<GrantId, BTreeSet<UseId>>,
     invited: BTreeSet<(SpiffeId, PersonId)>,
+    locks: BTreeMap<LockId, (Lock, Timestamp)>,
 }
 
 struct Case {
@@ -177,11 +178,7 @@ impl Told {
                 );
             }
             Event::ExchangeAnswered { grant, exchange, token } => {
-                let case = &self.cases[grant];
-                law!(case.live(at) && self.good(token, at), "I10: answered with what is dead");
-                law!(self.tokens[token].grant == *grant, "answered with another's token");
-                let key = (case.request.workload.clone(), *exchange);
-                law!(self.exchanges.insert(key, *token).is_none(), "I2: two for one exchange");
+                self.answered_with(grant, exchange, token, at)?
             }
             Event::UseRedeemed { grant, token, use_id } => {
                 self.redeemed(grant, token, use_id, by, at)?
@@ -198,6 +195,11 @@ impl Told {
             }
             Event::UsesReported(report) => self.reported(report, by)?,
             Event::IdentityChanged { id, change } => self.changed(id, *change, by)?,
+            Event::Locked { lock, until, .. } => {
+                law!(self.is_operator(by), "locked by no operator");
+                self.locks.insert(lock.id, (lock.clone(), *until));
+            }
+            Event::Unlocked { lock } => self.unlocked(lock, by, at)?,
             Event::EpochOpened { .. } | Event::KeyAdded { .. } | Event::KeyRetired { .. } => {}
         }
         Ok(())
@@ -227,6 +229,16 @@ impl Told {
         Ok(())
     }
 
+    fn unlocked(&mut self, lock: &LockId, by: &Actor, at: Timestamp) -> Verdict {
+        law!(self.is_operator(by), "unlocked by no operator");
+        let Actor::Person(name, _) = by else { return Ok(()) };
+        let names = |lock: &Lock| lock.person.as_ref() == Some(name);
+        let mut locks = self.locks.values();
+        law!(!locks.any(|(lock, end)| at < *end && names(lock)), "unlocked by one who is locked");
+        self.locks.remove(lock);
+        Ok(())
+    }
+
     fn is_operator(&self, by: &Actor) -> bool {
         let Actor::Person(name, _) = by else { return false };
         self.directory.people[name].roles.contains(&Role::Operator)
@@ -238,6 +250,7 @@ impl Told {
         let listed = rules.iter().any(|rule| matches(&rule.ids.to_string(), workload.as_str()));
         law!(listed, "filed by no workload");
         law!(until <= at.plus(secs(300)), "waits too long");
+        law!(!locked(&self.locks, request, &request.scope, at), "filed under a lock");
         let case = Case {
             request: request.clone(),
             until,
@@ -277,6 +290,7 @@ impl Told {
             !case.near.contains(name) && !self.near(&case.request).contains(name),
             "I3: own request"
         );
+        law!(!locked_out(&self.locks, name, &case.request, at), "decided by one who is locked");
         let case = self.cases.get_mut(grant).unwrap();
         match &decision.answer {
             Answer::Deny => case.over = true,
@@ -293,9 +307,12 @@ impl Told {
         let case = self.cases.get(grant).ok_or("of nothing")?;
         law!(case.pending(at), "I1: granted after the wait");
         let required = &case.request.requirement;
-        law!(self.enough(required, &self.standing(case)), "I1: granted without enough approvals");
+        let mut people = self.standing(case);
+        people.retain(|name| !locked_out(&self.locks, name, &case.request, at));
+        law!(self.enough(required, &people), "I1: granted without enough approvals");
         let mut span = case.request.lifetime.min(required.max_lifetime).min(secs(12 * 3600));
         law!(inside(&terms.scope, &case.request.scope), "I4: wider than the request");
+        law!(!locked(&self.locks, &case.request, &terms.scope, at), "granted under a lock");
         let no_more =
             |most: Option<_>| most.is_none_or(|most| terms.uses.is_some_and(|n| n <= most));
         law!(no_more(case.request.uses) && no_more(required.max_uses), "I4: more uses");

@@ -2,7 +2,7 @@
 
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
-    BundleDigest, Epoch, ExchangeId, GrantId, KeyId, PersonId, TextDigest, TokenId, UseId,
+    BundleDigest, Epoch, ExchangeId, GrantId, KeyId, LockId, PersonId, TextDigest, TokenId, UseId,
 };
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::request::SignerKey;
@@ -11,7 +11,9 @@ use dayfly_verifier::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::directory::DirectoryV1;
-use super::parts::{DecisionV1, EndV1, HeadV1, IdentityChangeV1, RefusalV1, TargetV1, TermsV1};
+use super::parts::{
+    DecisionV1, EndV1, HeadV1, IdentityChangeV1, LockV1, RefusalV1, TargetV1, TermsV1,
+};
 use super::report::ReportV1;
 use super::request::{ClaimsV1, RequestV1, RequirementV1};
 use super::{Text, texts, untexts};
@@ -102,6 +104,14 @@ pub(super) enum EventV1 {
         reason: Option<Text<TextDigest>>,
     },
     UsesReported(ReportV1),
+    Locked {
+        lock: LockV1,
+        until_ms: u64,
+        reason: Option<Text<TextDigest>>,
+    },
+    Unlocked {
+        lock: Text<LockId>,
+    },
 }
 
 impl From<&Actor> for ActorV1 {
@@ -191,6 +201,12 @@ impl From<&Event> for EventV1 {
                 Self::Revoked { target: target.into(), reason: reason.map(Text) }
             }
             Event::UsesReported(report) => Self::UsesReported(report.into()),
+            Event::Locked { lock, until, reason } => Self::Locked {
+                lock: lock.into(),
+                until_ms: until.as_ms(),
+                reason: reason.map(Text),
+            },
+            Event::Unlocked { lock } => Self::Unlocked { lock: lock.into() },
         }
     }
 }
@@ -256,6 +272,12 @@ impl TryFrom<EventV1> for Event {
                 Self::Revoked { target: target.into(), reason: reason.map(|text| text.0) }
             }
             EventV1::UsesReported(report) => Self::UsesReported(report.try_into()?),
+            EventV1::Locked { lock, until_ms, reason } => Self::Locked {
+                lock: lock.into(),
+                until: Timestamp::from_ms(until_ms)?,
+                reason: reason.map(|text| text.0),
+            },
+            EventV1::Unlocked { lock } => Self::Unlocked { lock: lock.0 },
         })
     }
 }

@@ -25,7 +25,7 @@ use crate::core::event::Entry;
 pub const VERSION: u32 = 1;
 
 /// The kinds of entry that this version understands.
-pub const KINDS: [&str; 17] = [
+pub const KINDS: [&str; 19] = [
     "epoch_opened",
     "bundle_applied",
     "key_added",
@@ -43,6 +43,8 @@ pub const KINDS: [&str; 17] = [
     "revoked",
     "uses_reported",
     "identity_changed",
+    "locked",
+    "unlocked",
 ];
 
 /// An entry, version 1.

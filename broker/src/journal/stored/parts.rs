@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
-    ChainHash, Epoch, GrantId, KeyId, PersonId, RequestDigest, Seq, TaskId, TextDigest, TokenId,
+    ChainHash, Epoch, GrantId, KeyId, LockId, PersonId, RequestDigest, Seq, TaskId, TextDigest,
+    TokenId,
 };
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::request::SignerKey;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::request::{NarrowingV1, ScopeV1};
 use super::{Bytes, Text, some};
 use crate::core::event::{
-    Answer, Decision, End, Evidence, Head, IdentityChange, Target, TaskOutcome, Terms,
+    Answer, Decision, End, Evidence, Head, IdentityChange, Lock, Target, TaskOutcome, Terms,
 };
 use crate::core::verdict::Refusal;
 
@@ -125,6 +126,16 @@ impl From<IdentityChangeV1> for IdentityChange {
             IdentityChangeV1::Locked => Self::Locked,
         }
     }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LockV1 {
+    id: Text<LockId>,
+    workload: Option<Text<SpiffeId>>,
+    task: Option<Text<TaskId>>,
+    prefix: Option<Text<Resource>>,
+    person: Option<Text<PersonId>>,
 }
 
 impl From<&Head> for HeadV1 {
@@ -270,6 +281,30 @@ impl From<TargetV1> for Target {
             TargetV1::Task(task) => Self::Task(task.0),
             TargetV1::Prefix(resource) => Self::Prefix(resource.0),
             TargetV1::Key(key) => Self::Key(KeyId(key)),
+        }
+    }
+}
+
+impl From<&Lock> for LockV1 {
+    fn from(Lock { id, workload, task, prefix, person }: &Lock) -> Self {
+        Self {
+            id: id.into(),
+            workload: workload.as_ref().map(Into::into),
+            task: task.as_ref().map(Into::into),
+            prefix: prefix.as_ref().map(Into::into),
+            person: person.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<LockV1> for Lock {
+    fn from(LockV1 { id, workload, task, prefix, person }: LockV1) -> Self {
+        Self {
+            id: id.0,
+            workload: workload.map(|id| id.0),
+            task: task.map(|id| id.0),
+            prefix: prefix.map(|prefix| prefix.0),
+            person: person.map(|name| name.0),
         }
     }
 }

@@ -23,8 +23,8 @@ fn edited(edit: impl FnOnce(&mut serde_json::Value)) -> Result<Entry, JournalErr
 #[test]
 fn a_kind_or_version_of_later_is_refused_as_such() {
     let future = |what: &str| Err(JournalError::Future { seq: Seq(9), what: what.into() });
-    let kind = edited(|v| v["event"] = serde_json::json!({"locked": {"task": "t"}}));
-    assert_eq!(kind, future("kind `locked`"));
+    let kind = edited(|v| v["event"] = serde_json::json!({"halted": {"task": "t"}}));
+    assert_eq!(kind, future("kind `halted`"));
     assert_eq!(edited(|v| v["v"] = 2.into()), future("version 2"));
     let hostile = edited(|v| v["event"] = serde_json::json!({"\n\u{1b}[2J": 1}));
     assert_eq!(hostile, future("kind `\\n\\u{1b}[2J`"));

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::world::*;
 use crate::claims::Claims;
-use crate::id::{LockId, TokenId, UseId};
+use crate::id::{LockId, Seq, TokenId, UseId};
 use crate::reject::Reject;
-use crate::revocations::{Kind, Lock, Target};
+use crate::revocations::{FeedEntry, Kind, Lock, Target};
 use crate::time::Clock as _;
 use crate::verify::{MustAsk, NotRedeemed, Outcome, Redeem, Redemption};
 
@@ -51,6 +51,61 @@ fn a_running_use_ends_with_revocation_lock_expiry_and_staleness() {
             Poll::Pending => panic!("{reason}: still running"),
         }
     }
+}
+
+/// A lock is set, put off and lifted; the gateway has heard all of it, in that order, and time
+/// passes as the signed heads say.
+#[test]
+fn a_lock_ends_with_its_last_end_or_when_it_is_lifted() {
+    let lock = Lock {
+        id: LockId::new([7; 16]),
+        workload: None,
+        task: Some(claims().task),
+        prefix: None,
+        person: None,
+    };
+    let other = Lock { id: LockId::new([8; 16]), ..lock.clone() };
+    let locked = |lock: &Lock| Kind::Locked(lock.clone());
+    let is_locked = |world: &World| {
+        world.revocations.locked(&claims(), &refund(5).resource).map(|id| id.as_bytes()[0])
+    };
+    let mut world = World::new();
+    let fold = |world: &mut World, seq, end, kind| {
+        let lapses_at = at(NOW + end);
+        world.revocations.fold(&FeedEntry { seq: Seq(seq), lapses_at, kind });
+    };
+    fold(&mut world, 1, 100, locked(&lock));
+    fold(&mut world, 2, 200, locked(&lock));
+    fold(&mut world, 3, 300, locked(&other));
+    fold(&mut world, 4, 300, Kind::Unlocked(other.id));
+    world.revocations.prune(at(NOW + 100));
+    assert_eq!(is_locked(&world), Some(7), "its first end was put off");
+    world.revocations.prune(at(NOW + 199));
+    assert_eq!(is_locked(&world), Some(7));
+    world.revocations.prune(at(NOW + 200));
+    assert_eq!(is_locked(&world), None);
+    // The same id again, once nobody remembers the first.
+    fold(&mut world, 5, 400, locked(&other));
+    assert_eq!(is_locked(&world), Some(8));
+    world.revocations.prune(at(NOW + 300));
+    assert_eq!(is_locked(&world), Some(8), "an old lifting lapses, and lifts nothing");
+    world.revocations.prune(at(NOW + 400));
+    assert_eq!(is_locked(&world), None);
+    assert!(world.revocations.is_empty());
+}
+
+#[test]
+fn a_use_goes_on_when_its_lock_is_lifted() {
+    let mut world = World::new();
+    let token = minted(&claims());
+    let id = LockId::new([7; 16]);
+    let person = None;
+    let lock = Lock { id, workload: Some(claims().subject), task: None, prefix: None, person };
+    world.tell(Kind::Locked(lock));
+    let refused = world.use_by(&holder(0), token.expose(), &refund(5));
+    assert_eq!(code(&refused), "locked");
+    world.tell(Kind::Unlocked(id));
+    verified(world.use_by(&holder(0), token.expose(), &refund(5)));
 }
 
 #[test]

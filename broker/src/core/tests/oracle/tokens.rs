@@ -13,6 +13,7 @@ impl Told {
         law!(case.live(at), "I1, I10: minted from what is not live");
         let (terms, request) = (case.terms.as_ref().unwrap(), &case.request);
         law!(inside(&claims.scope, &terms.scope), "I4: wider than the grant");
+        law!(!locked(&self.locks, request, &terms.scope, at), "minted under a lock");
         law!(claims.request == request.digest(), "I1: another request");
         law!(claims.subject == request.workload && claims.audience == request.audience, "I7");
         law!(claims.holder == request.holder() && claims.task == request.task, "I6");
@@ -37,6 +38,21 @@ impl Told {
         Ok(())
     }
 
+    pub(super) fn answered_with(
+        &mut self,
+        grant: &GrantId,
+        exchange: &ExchangeId,
+        token: &TokenId,
+        at: Timestamp,
+    ) -> Verdict {
+        let case = &self.cases[grant];
+        law!(case.live(at) && self.good(token, at), "I10: answered with what is dead");
+        law!(self.tokens[token].grant == *grant, "answered with another's token");
+        let key = (case.request.workload.clone(), *exchange);
+        law!(self.exchanges.insert(key, *token).is_none(), "I2: two for one exchange");
+        Ok(())
+    }
+
     pub(super) fn redeemed(
         &mut self,
         grant: &GrantId,
@@ -47,6 +63,8 @@ impl Told {
     ) -> Verdict {
         let case = &self.cases[grant];
         law!(case.live(at) && self.good(token, at), "I8: a use of what is dead");
+        let scope = &case.terms.as_ref().unwrap().scope;
+        law!(!locked(&self.locks, &case.request, scope, at), "used under a lock");
         law!(*by == Actor::Gateway(self.tokens[token].audience.clone()), "I7: elsewhere");
         let uses = self.uses.entry(*grant).or_default();
         law!(uses.insert(*use_id), "I2: one use twice");
@@ -90,7 +108,10 @@ impl Told {
                 law!(step.result.is_ok() == step.answer.is_some(), "I8: an answer without a token");
                 let Some(token) = step.answer else { return Ok(()) };
                 law!(!self.dead.contains(&token), "I8: a dead token is handed out");
-                law!(!self.cases[&self.tokens[&token].grant].over, "I8: of an ended grant");
+                let case = &self.cases[&self.tokens[&token].grant];
+                law!(!case.over, "I8: of an ended grant");
+                let scope = &case.terms.as_ref().unwrap().scope;
+                law!(!locked(&self.locks, &case.request, scope, step.now), "given under a lock");
                 law!(
                     self.tokens[&token].expires_at > step.now,
                     "I5: an expired token is handed out"
@@ -120,6 +141,8 @@ impl Told {
             | Command::Cancel(..)
             | Command::Revoke(..)
             | Command::Identity(..)
+            | Command::Lock(..)
+            | Command::Unlock(_)
             | Command::Apply(_)
             | Command::AddKey { .. }
             | Command::RetireKey(_) => {}
