@@ -4,12 +4,14 @@
 use std::process::Output;
 use std::time::Duration;
 
+use biscuit_auth::builder::{Algorithm, BlockBuilder};
+use biscuit_auth::{PrivateKey, UnverifiedBiscuit};
 use dayfly_proto::v1::{self, revocation_target::Target};
 use dayfly_verifier::wire::Decoded;
 use ed25519_dalek::SigningKey;
 use serde_json::Value as Json;
 
-use crate::parties::{Gateway, Use, approve, revoke};
+use crate::parties::{Agent, Gateway, Use, approve, random, revoke};
 use crate::world::World;
 
 const AGENT: &str = "agent/refunds";
@@ -116,6 +118,64 @@ async fn a_sub_agent_is_held_to_its_narrower_copy_three_deep() {
     let block = Decoded::read(&shown[0]).unwrap().unverified().links[0].id;
     revoke(&world, Target::Block(block.0.to_vec().into())).await;
     uses(0, "o-17").until(&gateway, 401).await;
+}
+
+/// `token`, handed to `to` by whatever library, with `source` as the block.
+fn block(token: &str, by: &SigningKey, source: &str) -> Vec<u8> {
+    let key = PrivateKey::from_bytes(by.as_bytes(), Algorithm::Ed25519).unwrap();
+    let request = UnverifiedBiscuit::from_base64(token).unwrap().third_party_request().unwrap();
+    let source = BlockBuilder::new().code(source).unwrap();
+    request.create_block(&key, source).unwrap().serialize().unwrap()
+}
+
+fn with(token: &str, block: &[u8]) -> String {
+    let token = UnverifiedBiscuit::from_base64(token).unwrap();
+    let text = token.append_third_party(block).unwrap().to_base64().unwrap();
+    text.trim_end_matches('=').to_owned()
+}
+
+/// The library lets anybody append a block by any key. A gateway believes the present holder's, for
+/// the very token that it was made for, and only if it hands the token on.
+#[tokio::test]
+async fn a10_a_block_by_another_key_than_the_holders_hands_nothing_on() {
+    let world = World::start("");
+    let gateway = Gateway::start(&world, "gateway/orders", STALE).await;
+    let agent = Agent::new(&world, "agent/refunds").await;
+    let [(_, one), (_, two)] = [agent.reading(&world).await, agent.reading(&world).await];
+    let [delegate, thief] = [(); 2].map(|()| SigningKey::from_bytes(&random()));
+    let naming = |key: &SigningKey| {
+        format!("delegate(hex:{});", hex::encode(key.verifying_key().as_bytes()))
+    };
+    let uses = |key, token| Use { key, token, order: "o-17", refund: None };
+    let handed = block(&one.token, &agent.key, &naming(&delegate));
+    let good = with(&one.token, &handed);
+    uses(&delegate, &good).until(&gateway, 200).await;
+
+    let holder = "holder(hex:".to_owned() + &naming(&thief)["delegate(hex:".len()..];
+    let forged = [
+        ("by the thief", with(&one.token, &block(&one.token, &thief, &naming(&thief)))),
+        ("for another token", with(&two.token, &handed)),
+        ("by who handed it on already", with(&good, &block(&good, &agent.key, &naming(&thief)))),
+        ("a fact of the broker's", with(&one.token, &block(&one.token, &agent.key, &holder))),
+        ("by who is named in it", with(&good, &block(&good, &thief, &naming(&thief)))),
+        ("after another's block", {
+            let first = with(&one.token, &block(&one.token, &thief, "check if true;"));
+            with(&first, &block(&first, &agent.key, &naming(&thief)))
+        }),
+    ];
+    for (what, token) in &forged {
+        for key in [&thief, &delegate, &agent.key] {
+            let got = uses(key, token).at(&gateway).await;
+            assert_eq!(got.status, 401, "{what}: {got:?}");
+            let refused = ["malformed", "bad_signature"].map(|why| got.body.contains(why));
+            assert!(refused.contains(&true), "{what}: {got:?}");
+        }
+    }
+    // What was handed on stays good, for its holder alone; and so does what it was made of.
+    assert_eq!(uses(&delegate, &good).at(&gateway).await.status, 200);
+    assert_eq!(uses(&agent.key, &good).at(&gateway).await.status, 401);
+    assert_eq!(uses(&delegate, &one.token).at(&gateway).await.status, 401);
+    assert_eq!(uses(&agent.key, &one.token).at(&gateway).await.status, 200);
 }
 
 #[tokio::test]
