@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ pub(crate) struct Opening {
     /// The URL under which it is reached; where it listens, if nothing is said.
     pub(crate) base_url: Option<String>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Where a process of its own writes all that it can say; nothing, if nothing is said.
+    pub(crate) log: Option<PathBuf>,
 }
 
 impl Opening {
@@ -84,6 +87,7 @@ impl Opening {
             listen: None,
             base_url: None,
             clock: Arc::new(SystemClock),
+            log: None,
         }
     }
 }
@@ -101,7 +105,8 @@ impl Gateway {
 
     /// An instance of the gateway whose session this is.
     pub(crate) async fn run(session: Arc<Session>, trust_root: &str, opening: Opening) -> Self {
-        let Opening { instance, max_staleness, bounds, drains, listen, base_url, clock } = opening;
+        let Opening { instance, max_staleness, bounds, drains, listen, base_url, clock, log: _ } =
+            opening;
         let audience = session.identity().id().clone();
         let root = trust_root.parse().unwrap();
         let mut profile = Profile::new(root, max_staleness, Source::Direct).unwrap();

@@ -10,6 +10,7 @@
 mod agent_cli;
 mod approval;
 mod brokers;
+mod canaries;
 mod cli;
 mod clocks;
 mod conformance;

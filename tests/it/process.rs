@@ -1,5 +1,6 @@
 //! A gateway in a process of its own: one that can be killed, and stopped.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_agent::session::Session;
+use dayfly_broker::config::{Log, LogFormat};
+use dayfly_broker::telemetry::start_logging;
 use dayfly_verifier::time::SystemClock;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -15,24 +18,28 @@ use crate::guarded::{Gateway, Opening};
 use crate::world::World;
 
 /// What the processes below are told.
-const TOLD: [&str; 6] = [
+const TOLD: [&str; 7] = [
     "DOOR_IDENTITY",
     "DOOR_TRUST_ROOT",
     "DOOR_INSTANCE",
     "DOOR_STALENESS",
     "DOOR_LISTEN",
     "DOOR_URL",
+    "DOOR_LOG",
 ];
 
 /// Not a test: what a gateway process runs. It says where it listens, and ends with its input.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "run by other tests, in a process of its own"]
 async fn a_gateway_process() {
-    let [Some(dir), Some(root), Some(instance), Some(staleness), Some(listen), base_url] =
+    let [Some(dir), Some(root), Some(instance), Some(staleness), Some(listen), base_url, log] =
         TOLD.map(|name| std::env::var(name).ok())
     else {
         return;
     };
+    if log.is_some() {
+        start_logging(&Log { filter: "trace".into(), format: LogFormat::Json });
+    }
     let opening = Opening {
         instance,
         listen: Some(listen.parse().unwrap()),
@@ -68,14 +75,17 @@ impl Process {
             Some(opening.max_staleness.as_secs().to_string().into()),
             Some(listen.to_string().into()),
             opening.base_url.as_ref().map(Into::into),
+            opening.log.as_ref().map(Into::into),
         ];
         let told = TOLD.into_iter().zip(told).filter_map(|(name, told)| Some((name, told?)));
+        let log = opening.log.as_ref();
+        let log = log.map_or(Stdio::null(), |log| Stdio::from(File::create(log).unwrap()));
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["process::a_gateway_process", "--exact", "--ignored", "--nocapture"])
             .envs(told)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -8,21 +8,22 @@ use super::{Cli, Context};
 
 /// Print the script that teaches a shell to complete the verbs, flags and values of dayfly.
 ///
-/// To try it: `source <(dayfly completion bash)`. To keep it, write it to where the shell looks:
-///
-/// bash: ~/.local/share/bash-completion/completions/dayfly
-///
-/// zsh: _dayfly in a directory of $fpath
-///
-/// fish: ~/.config/fish/completions/dayfly.fish
-///
-/// elvish, powershell: a file that the start-up file of the shell reads
+/// To try it: `source <(dayfly completion bash)`.
 #[derive(Debug, Args)]
+#[command(after_long_help = PLACES)]
 pub struct Completion {
     /// The shell.
     #[arg(value_name = "SHELL", value_enum)]
     shell: Shell,
 }
+
+/// Where shells look for such scripts.
+const PLACES: &str = "To keep it, write it to where the shell looks:
+  bash        ~/.local/share/bash-completion/completions/dayfly
+  zsh         _dayfly, in a directory of $fpath
+  fish        ~/.config/fish/completions/dayfly.fish
+  elvish      a file that ~/.config/elvish/rc.elv reads
+  powershell  a file that $PROFILE reads";
 
 impl Completion {
     /// Runs the verb.

@@ -40,6 +40,10 @@ impl Exit {
     }
 }
 
+/// All of them, for help and manual.
+pub const CODES: &str = "0 done, 1 failed, 2 usage, 10 pending, 11 denied, 12 expired, 13 revoked, \
+                         20 unavailable, 64 bad configuration";
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
@@ -99,6 +103,9 @@ mod tests {
             Exit::Config,
         ];
         let codes: std::collections::BTreeSet<u8> = all.iter().map(|exit| exit.code()).collect();
-        assert_eq!(codes.into_iter().collect::<Vec<_>>(), [1, 2, 10, 11, 12, 13, 20, 64]);
+        assert_eq!(codes.iter().copied().collect::<Vec<_>>(), [1, 2, 10, 11, 12, 13, 20, 64]);
+        for code in codes {
+            assert!(CODES.contains(&format!(", {code} ")), "{code}");
+        }
     }
 }

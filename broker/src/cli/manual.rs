@@ -7,8 +7,10 @@ use clap::{Args, Command, CommandFactory as _};
 use dayfly_agent::files;
 use serde_json::json;
 
-use super::exit::{Exit, Refused};
+use super::exit::{self, Exit, Refused};
 use super::{Cli, Context};
+
+const NAME: &str = "dayfly";
 
 /// Print a page of the manual, or write all of them.
 ///
@@ -55,7 +57,7 @@ fn write(command: &Command, dir: &Path) -> Result<Vec<String>, Refused> {
     let mut pages = Vec::new();
     let mut waiting = vec![command];
     while let Some(command) = waiting.pop() {
-        let name = format!("{}.1", command.get_display_name().unwrap_or("dayfly"));
+        let name = format!("{}.1", command.get_display_name().unwrap_or(NAME));
         files::write_public(&dir.join(&name), page(command)?.as_bytes())
             .map_err(|error| Refused::new(Exit::Failed, error))?;
         pages.push(name);
@@ -67,9 +69,19 @@ fn write(command: &Command, dir: &Path) -> Result<Vec<String>, Refused> {
 
 /// A page in the language of `man`.
 fn page(command: &Command) -> Result<String, Refused> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    Ok(String::from_utf8_lossy(&page).into_owned())
+    let name = command.get_display_name().unwrap_or(NAME);
+    let page = clap_mangen::Man::new(command.clone())
+        .title(name.to_uppercase())
+        .source(concat!("dayfly ", env!("CARGO_PKG_VERSION")))
+        .manual("Dayfly");
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    text.push_str(&format!(".SH \"EXIT STATUS\"\n{}.\n", exit::CODES));
+    if name != NAME {
+        text.push_str(".SH \"SEE ALSO\"\n.BR dayfly (1)\n");
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

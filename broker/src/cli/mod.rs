@@ -48,8 +48,7 @@ use exit::{Exit, Refused};
 /// to its key and to one gateway; and the moment the task ends, every gateway refuses it.
 #[derive(Debug, Parser)]
 #[command(name = "dayfly", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 2 usage, 10 pending, 11 denied, 12 expired, \
-    13 revoked, 20 unavailable, 64 bad configuration.\nTry `dayfly demo` first.")]
+#[command(after_help = format!("Exit codes: {}.\nTry `dayfly demo` first.", exit::CODES))]
 struct Cli {
     /// The form of results: tables for people, or JSON for programs.
     #[arg(long, global = true, value_enum, default_value_t, env = "DAYFLY_OUTPUT")]
