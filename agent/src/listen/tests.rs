@@ -333,6 +333,12 @@ async fn a38_strangers_who_stall_or_babble_hold_nobody_up() {
     }
     let channel = server.dial(&ca.live("spiffe://a.test/agent", &clock)).await.unwrap();
     assert_eq!(ask(channel, "/").await.unwrap(), "spiffe://a.test/agent");
+    // Nor do they stay: a handshake that does not go on is given up.
+    for mut stream in held {
+        let mut byte = [0];
+        let end = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut byte));
+        let _end_or_alert = end.await.unwrap();
+    }
 }
 
 #[tokio::test]

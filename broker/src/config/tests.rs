@@ -23,6 +23,22 @@ fn refusals_name_the_field_and_the_rule() {
         ("trust_domain = \"a\"\n[listen]\ngrpc = \"x\"", "line 3: unknown field `grpc`"),
         ("trust_domain = \"a\"\n[limits]\ntoken_seconds = 0", "limits.token_seconds: must be 1"),
         ("trust_domain = \"a\"\n[limits]\ntoken_seconds = 901", "limits.token_seconds: must"),
+        (
+            "trust_domain = \"a\"\n[limits]\npending_seconds = 86401",
+            "limits.pending_seconds: must be 1 to 86400",
+        ),
+        (
+            "trust_domain = \"a\"\n[limits]\nlease_seconds = 3601",
+            "limits.lease_seconds: must be 1 to 3600",
+        ),
+        (
+            "trust_domain = \"a\"\n[limits]\npending_requests = 10001",
+            "limits.pending_requests: must be 1 to 10000",
+        ),
+        (
+            "trust_domain = \"a\"\n[connections]\nper_address = 1000001",
+            "connections.per_address: must be 1 to 1000000",
+        ),
         ("trust_domain = \"a\"\n[limits]\nlive_grants = 0", "limits.live_grants: must be 1"),
         ("trust_domain = \"a\"\n[limits]\nlive_grants = -1", "line 3: invalid value"),
         ("trust_domain = \"a\"\n[connections]\ntotal = 0", "connections.total: must be 1"),
@@ -54,6 +70,11 @@ fn the_environment_goes_over_the_file() {
     assert_eq!(apart.keys(), Path::new("/run/dayfly"));
     assert_eq!(apart.journal().file_name(), config.journal().file_name());
     assert_eq!(config.limits, Limits::default());
+    let most = "trust_domain = \"a\"\n[limits]\npending_seconds = 86400\n\
+                lease_seconds = 3600\ntoken_seconds = 900\nlive_grants = 10000";
+    let limits = load(most, &[]).unwrap().limits;
+    assert_eq!(limits.pending_life, crate::core::limits::MAX_PENDING_LIFE);
+    assert_eq!(limits.token_life, crate::core::limits::MAX_TOKEN_LIFE);
     assert!(load(text, &[("DAYFLY_LOG_FORMAT", "xml")]).is_err());
 }
 

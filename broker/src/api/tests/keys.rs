@@ -11,6 +11,7 @@ use dayfly_verifier::wire::Decoded;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::core::command::{Caller, Command};
 use crate::core::event::{Actor, Event};
 use crate::follow::instances::Terms;
 use crate::found::{KEYS, TRUST_ROOT, read_statement, token_key_file, write_statement};
@@ -159,6 +160,40 @@ async fn a_new_key_signs_once_every_gateway_knows_it() {
     let filed = world.file(&agent, world.filing(&agent, 1, SMALL)).await.unwrap();
     let again = world.exchange(&agent, &filed.request_id, 1).await.unwrap();
     assert_eq!(again.token, before.token);
+}
+
+/// Who followed an earlier process may believe an older statement, and is not seen here.
+#[tokio::test]
+async fn a_process_that_starts_waits_for_those_who_followed_another_before_a_first_use() {
+    let mut world = World::new().await;
+    let agent = world.agent("agent/a", 1);
+    assert_eq!(signed_by(&world.token(&agent, 1).await.unwrap()), 1);
+    world.bring(&key(2, 2));
+    world.broker = world.beside().await;
+    world.broker.take_up_keys().await;
+    for (passes, signs) in [(0, 1), (59_999, 1), (1, 2)] {
+        world.forward(passes);
+        let state = world.broker.sequencer.state();
+        let (key, _) = world.broker.signing_key(&state).unwrap();
+        assert_eq!(key.0, signs, "after {passes} ms more");
+    }
+}
+
+/// Of one number there may be two keys: that of a backup, or of another broker.
+#[tokio::test]
+async fn a_key_that_is_not_the_one_of_its_number_in_the_log_signs_nothing() {
+    let world = World::new().await;
+    let (listed, ours) = (key(2, 2), key(2, 9));
+    let caller = Caller { id: world.broker.id.clone(), until: listed.not_after() };
+    let (public, not_after) = (listed.public(), listed.not_after());
+    let command = Command::AddKey { key: KeyId(2), public, not_after };
+    world.broker.sequencer.submit(command, caller).await.unwrap();
+    world.bring(&ours);
+    world.broker.take_up_keys().await;
+    assert!(world.broker.hub.is_known_everywhere(KeyId(2)));
+    let (signs, _) = world.broker.signing_key(&world.broker.sequencer.state()).unwrap();
+    assert_eq!(signs, KeyId(1));
+    assert_eq!(world.standings().await[1], (2, KeyStanding::Waiting));
 }
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 //! that a listener would have authenticated.
 
 mod access;
+mod gateway;
 mod keys;
 mod limits;
 mod operator;
 mod parse;
+mod query;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -85,6 +87,16 @@ fn refused<T>(answer: Result<Response<T>, Status>) -> String {
     }
 }
 
+/// A process of the broker in `home`.
+async fn open(home: &Path, clock: Arc<ByHand>) -> Arc<Broker> {
+    let config = Config::load(&home.join(CONFIG), |_| None).unwrap();
+    let host = Host { clock, random: Arc::new(SystemRandom) };
+    let opened = Opened::open(&config, &host, Shutdown::new()).await.unwrap();
+    let (broker, deciding) = opened.into_parts();
+    tokio::spawn(deciding.run());
+    Arc::new(broker)
+}
+
 impl World {
     async fn new() -> Self {
         let clock = Arc::new(ByHand(AtomicU64::new(START_MS)));
@@ -93,12 +105,13 @@ impl World {
         let founding =
             Founding { dir: home.clone(), trust_domain: "shop.test".into(), bundle: shop() };
         founding.run(&*clock, &SystemRandom).await.unwrap();
-        let config = Config::load(&home.join(CONFIG), |_| None).unwrap();
-        let host = Host { clock: clock.clone(), random: Arc::new(SystemRandom) };
-        let opened = Opened::open(&config, &host, Shutdown::new()).await.unwrap();
-        let (broker, deciding) = opened.into_parts();
-        tokio::spawn(deciding.run());
-        Self { broker: Arc::new(broker), clock, dir }
+        let broker = open(&home, clock.clone()).await;
+        Self { broker, clock, dir }
+    }
+
+    /// Another process of the same broker, beside this one.
+    async fn beside(&self) -> Arc<Broker> {
+        open(&self.dir.path().join("broker"), self.clock.clone()).await
     }
 
     fn access(&self) -> Access {

@@ -1,4 +1,4 @@
-//! What operators do besides bundles: take back, and list keys.
+//! What operators do besides bundles: take back, and retire keys; and how the broker lists them.
 
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{GrantId, KeyId, TextDigest};
@@ -38,6 +38,9 @@ pub(super) fn add_key(
     public: HolderKey,
     not_after: Timestamp,
 ) -> Decided {
+    if !asked.caller.is_broker() {
+        return Err(Denial::NotAllowed);
+    }
     let actor = Actor::Broker(asked.caller.clone());
     if let Some(listed) = asked.state.keys.get(&key) {
         let same = listed.public == public && listed.not_after == not_after;

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use dayfly_verifier::request::Narrowing;
+use dayfly_verifier::request::{Narrowing, Requirement};
 use dayfly_verifier::time::Timestamp;
 
 use super::world::*;
@@ -32,10 +32,18 @@ fn a12_self_approval() {
     let permitted = |required: &_| Outcome::Permitted(Clone::clone(required));
     world.apply(2, &other, permitted).unwrap();
     assert_eq!(world.approve("own", &grant), Err(Denial::OwnRequest));
+    // Nor does it help to have been responsible only in between.
+    let (_, waiting) = world.pending(&[("dba", 1)]);
+    let mut other = directory();
+    other.workloads[0].operators.insert(person("ann"));
+    world.apply(3, &other, permitted).unwrap();
+    world.apply(4, &directory(), permitted).unwrap();
+    assert_eq!(world.approve("ann", &waiting), Err(Denial::OwnRequest));
     // By an ID of their own that a workload rule matches as well.
     let mut other = directory();
-    other.people.get_mut(&person("ann")).unwrap().ids.insert(id("agent/a"));
-    world.apply(3, &other, permitted).unwrap();
+    other.people.get_mut(&person("abe")).unwrap().ids.insert(id("agent/a"));
+    assert!(world.state.case(&grant).unwrap().is_own(&person("abe"), &other));
+    world.apply(5, &other, permitted).unwrap();
     assert_eq!(
         world.state.case(&grant).unwrap().standing(world.now),
         Standing::Drifted(&crate::core::verdict::Refusal {
@@ -133,8 +141,12 @@ fn a14_policy_tightened_between_approvals_and_between_grant_and_exchange() {
     assert!(matches!(more, Err(Denial::PolicyRefused(why)) if why.policy == "approvals"));
     let mut shorter = requirement(&[]);
     shorter.max_lifetime = secs(60);
-    let shorter = exchange(&mut world, Outcome::Permitted(shorter));
-    assert!(matches!(shorter, Err(Denial::PolicyRefused(why)) if why.policy == "max_ttl"));
+    let counted = Requirement { max_uses: NonZeroU32::new(9), ..requirement(&[]) };
+    let online = Requirement { online: true, ..requirement(&[]) };
+    for (required, policy) in [(shorter, "max_ttl"), (counted, "max_uses"), (online, "online")] {
+        let refused = exchange(&mut world, Outcome::Permitted(required));
+        assert!(matches!(refused, Err(Denial::PolicyRefused(why)) if why.policy == policy));
+    }
 
     let events = world.apply(3, &directory(), |_| Outcome::Refused(refusal())).unwrap();
     assert_eq!(events.len(), 2);
@@ -179,6 +191,12 @@ fn a15_double_exchange() {
     };
     assert_eq!(world.log.iter().filter(minted).count(), 1);
 
+    // An id that was drawn long ago could be a repeat of something forgotten.
+    for drawn in [world.now.minus(secs(301)), world.now.plus(secs(301))] {
+        let mut odd = world.exchanging(&filing);
+        odd.id = dayfly_verifier::id::ExchangeId::draw(drawn, [9; 10]);
+        assert_eq!(world.exchange(&odd), Err(Denial::StaleId));
+    }
     // A retry after its token died does not yield a second one.
     world.pass(secs(121));
     assert_eq!(world.exchange(&exchange), Err(Denial::StaleId));

@@ -2,11 +2,11 @@
 
 use std::num::NonZeroU32;
 
-use dayfly_verifier::request::Narrowing;
+use dayfly_verifier::request::{Narrowing, Requirement};
 
 use super::world::*;
 use crate::core::case::Standing;
-use crate::core::command::Command;
+use crate::core::command::{Caller, Command, Filing};
 use crate::core::denial::Denial;
 use crate::core::event::{Event, Target, TaskOutcome};
 use crate::core::verdict::{Outcome, Refusal};
@@ -39,7 +39,7 @@ fn the_requester_cannot_move_the_state_of_approval() {
 #[test]
 fn every_grant_ends_and_a_new_token_does_not_move_the_end() {
     let mut world = World::new();
-    let filing = crate::core::command::Filing { lifetime: None, ..world.filing() };
+    let filing = Filing { lifetime: None, ..world.filing() };
     let grant = world.granted(&filing);
     let until = world.now.plus(secs(300));
     for _ in 0..29 {
@@ -52,6 +52,34 @@ fn every_grant_ends_and_a_new_token_does_not_move_the_end() {
     world.pass(secs(10));
     let exchange = world.exchanging(&filing);
     assert_eq!(world.exchange(&exchange), Err(Denial::Lapsed));
+}
+
+/// Whichever of lease, certificate, key, configured and hard bound is first ends the token.
+#[test]
+fn no_token_outlives_what_it_rests_on() {
+    let hour = 3600;
+    for (lease, certificate, key, configured, lives) in [
+        (90, hour, hour, 120, 90),
+        (hour, 70, hour, 120, 70),
+        (hour, hour, 50, 120, 50),
+        (hour, hour, hour, 120, 120),
+        (hour, hour, hour, 2 * hour, 15 * 60),
+    ] {
+        let mut world = World::new();
+        world.state.limits.token_life = secs(configured);
+        let until = world.now.plus(secs(key));
+        world.state.keys.get_mut(&KEY).unwrap().not_after = until;
+        let filing = Filing { lifetime: Some(secs(lease)), ..world.filing() };
+        let required = Requirement { max_lifetime: secs(hour), ..requirement(&[]) };
+        let grant = world.file("agent/a", &filing, &required).unwrap();
+        let exchange = world.exchanging(&filing);
+        let caller = Caller { id: id("agent/a"), until: world.now.plus(secs(certificate)) };
+        let verdict = world.same(&grant);
+        let command = Command::Exchange(exchange.clone(), verdict);
+        world.run_as(&caller, &command).unwrap();
+        let minted = world.state.answer(&grant, &exchange.id, world.now).unwrap();
+        assert_eq!(minted.claims.expires_at, world.now.plus(secs(lives)), "{lives}");
+    }
 }
 
 #[test]
@@ -109,8 +137,8 @@ fn the_most_restrictive_of_asked_required_and_approved_wins() {
         uses: NonZeroU32::new(uses),
         ..Narrowing::default()
     };
-    world.approve_narrowed("ann", &grant, narrowing(100, 3)).unwrap();
-    world.approve_narrowed("abe", &grant, narrowing(200, 2)).unwrap();
+    world.approve_narrowed("ann", &grant, narrowing(100, 2)).unwrap();
+    world.approve_narrowed("abe", &grant, narrowing(200, 3)).unwrap();
     let terms = &world.state.case(&grant).unwrap().grant().unwrap().terms;
     assert_eq!(terms.until, world.now.plus(secs(100)));
     assert_eq!(terms.uses, NonZeroU32::new(2));
@@ -148,6 +176,63 @@ fn a_key_gone_from_the_bundle_voids_its_pending_approvals_for_good() {
     world.apply(3, &directory(), same).unwrap();
     world.approve("abe", &grant).unwrap();
     assert_eq!(world.state.case(&grant).unwrap().standing(world.now), Standing::Pending);
+}
+
+/// Facts that no policy switches off: with any of them gone, what rested on it is over.
+#[test]
+fn what_is_open_rests_on_what_the_bundle_lists() {
+    let changes: [(fn(&mut crate::core::directory::Directory), &str); 4] = [
+        (|d| d.workloads.retain(|rule| !rule.exclusive), "workload"),
+        (|d| d.gateways.retain(|gateway| *gateway != id("gateway/orders")), "audience"),
+        (|d| drop(d.people.remove(&person("pat"))), "principal"),
+        (|d| d.workloads.iter_mut().for_each(|rule| rule.exclusive = false), "exclusive"),
+    ];
+    for (change, expected) in changes {
+        let mut world = World::new();
+        let confirmation = dayfly_verifier::request::ConfirmBy::Identity;
+        let principal = Some(person("pat"));
+        let mut file = |approvals: &[(&str, u32)]| {
+            let filing = Filing { confirmation, principal: principal.clone(), ..world.filing() };
+            world.file("solo", &filing, &requirement(approvals)).unwrap()
+        };
+        let cases = [file(&[]), file(&[("dba", 1)])];
+        let mut other = directory();
+        change(&mut other);
+        world.apply(2, &other, |required| Outcome::Permitted(required.clone())).unwrap();
+        for case in cases {
+            let standing = world.state.case(&case).unwrap().standing(world.now);
+            let drifted = matches!(standing, Standing::Drifted(why) if why.policy == expected);
+            assert!(drifted, "{expected}: {standing:?}");
+        }
+    }
+}
+
+/// Where a bundle comes to demand nobody, what waits is granted as far as there is room for all.
+#[test]
+fn a_bundle_grants_no_more_at_once_than_a_workload_may_hold() {
+    for (room, granted) in [(2, 1), (3, 3)] {
+        let mut world = World::new();
+        world.state.limits.live_grants = room;
+        let filing = world.filing();
+        world.granted(&filing);
+        world.pending(&[("dba", 1)]);
+        world.pending(&[("dba", 1)]);
+        world.apply(2, &directory(), |_| Outcome::Permitted(requirement(&[]))).unwrap();
+        assert_eq!(world.state.tally(&id("agent/a"), world.now).live, granted);
+    }
+}
+
+#[test]
+fn whoever_approves_anew_is_held_to_what_they_said_last() {
+    let mut world = World::new();
+    let (_, grant) = world.pending(&[("dba", 2)]);
+    let only =
+        |text: &str| Narrowing { rights: Some([right(text)].into()), ..Narrowing::default() };
+    world.approve_narrowed("ann", &grant, only("read db/prod/a/**")).unwrap();
+    world.approve_narrowed("ann", &grant, only("read db/prod/b/**")).unwrap();
+    world.approve("abe", &grant).unwrap();
+    let terms = &world.state.case(&grant).unwrap().grant().unwrap().terms;
+    assert_eq!(terms.scope.rights().collect::<Vec<_>>(), [&right("read db/prod/b/**")]);
 }
 
 #[test]
@@ -208,6 +293,12 @@ fn a_use_counts_once_and_only_for_its_gateway() {
     let redeem = |n: usize| Command::Redeem(token, uses[n]);
     assert_eq!(world.run("gateway/mail", redeem(0)), Err(Denial::NotFound));
     assert_eq!(world.run("agent/a", redeem(0)), Err(Denial::NotAllowed));
+    let mut later = world.clone();
+    later.pass(secs(1));
+    for drawn in [later.now.minus(secs(301)), later.now.plus(secs(301))] {
+        let odd = Command::Redeem(token, dayfly_verifier::id::UseId::draw(drawn, [9; 10]));
+        assert_eq!(later.run("gateway/orders", odd), Err(Denial::StaleId));
+    }
     for _ in 0..64 {
         world.run("gateway/orders", redeem(0)).unwrap();
     }
@@ -217,9 +308,38 @@ fn a_use_counts_once_and_only_for_its_gateway() {
     let granted = world.state.case(&grant).unwrap().grant().unwrap();
     assert_eq!(granted.uses[&uses[0]], (token, 1));
     assert_eq!(granted.uses_left(), Some(0));
+    let mut revoked = world.clone();
+    revoked.revoke(Target::Token(token)).unwrap();
+    assert_eq!(revoked.run("gateway/orders", redeem(0)), Err(Denial::Revoked));
+    let mut over = world.clone();
+    over.pass(secs(120));
+    assert_eq!(over.run("gateway/orders", redeem(0)), Err(Denial::Lapsed));
     let complete = Command::Complete(filing.id, holder(1), TaskOutcome::Succeeded);
     world.run("agent/a", complete).unwrap();
     assert_eq!(world.run("gateway/orders", redeem(0)), Err(Denial::Completed));
+}
+
+/// A use id belongs to the token that it was drawn for, and to the grant of that.
+#[test]
+fn a_use_id_of_another_token_is_another_use_or_none() {
+    let mut world = World::new();
+    let filing = Filing { uses: NonZeroU32::new(3), ..world.filing() };
+    let (grant, first) = (world.granted(&filing), world.token(&filing));
+    let other = Filing { uses: NonZeroU32::new(3), ..world.filing() };
+    let (elsewhere, theirs) = (world.granted(&other), world.token(&other));
+    let use_id = world.use_id();
+    world.run("gateway/orders", Command::Redeem(first, use_id)).unwrap();
+    world.pass(secs(100));
+    let second = world.token(&filing);
+    assert_ne!(first, second);
+    let reused = world.run("gateway/orders", Command::Redeem(second, use_id));
+    assert_eq!(reused, Err(Denial::IdReused));
+    // Another grant counts by itself: what was spent here is neither spent nor known there.
+    world.pass(secs(10));
+    let spent = |world: &World, grant| world.state.case(grant).unwrap().grant().unwrap().uses.len();
+    assert_eq!((spent(&world, &grant), spent(&world, &elsewhere)), (1, 0));
+    world.run("gateway/orders", Command::Redeem(theirs, use_id)).unwrap();
+    assert_eq!((spent(&world, &grant), spent(&world, &elsewhere)), (1, 1));
 }
 
 #[test]

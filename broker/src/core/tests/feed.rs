@@ -190,3 +190,16 @@ fn ends_and_each_kind_of_revocation_are_told_by_what_they_name() {
         assert_eq!(told.revoked(&content), Some(Revoked::Grant));
     }
 }
+
+/// Whoever stole a key could date a token as late as the key itself ends.
+#[test]
+fn a26_a_killed_key_stays_in_the_feed_until_the_key_itself_has_ended() {
+    let (mut world, content) = with_token();
+    let end = world.state.keys[&KEY].not_after;
+    world.revoke(Target::Key(KEY)).unwrap();
+    for passed in [secs(0), secs(15 * 60 + 63), end.since(world.now)] {
+        let told = newcomer(&world.state, world.now.plus(passed));
+        assert_eq!(told.revoked(&content), Some(Revoked::Key), "{passed:?}");
+    }
+    assert_eq!(world.state.feed.in_force(end.plus(secs(62))).count(), 0);
+}

@@ -6,6 +6,7 @@ mod attacks;
 mod basis;
 mod defects;
 mod feed;
+mod found;
 mod identities;
 mod locks;
 mod measure;

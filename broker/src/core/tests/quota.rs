@@ -6,7 +6,7 @@ use super::world::*;
 use crate::core::command::{Command, Filing};
 use crate::core::denial::{Denial, Limited};
 use crate::core::event::Event;
-use crate::core::limits::MAX_REQUESTS;
+use crate::core::limits::{MAX_ANSWERS, MAX_REQUESTS};
 use crate::core::verdict::{Outcome, Verdict};
 
 /// Files what policy refuses.
@@ -91,4 +91,27 @@ fn what_is_too_long_is_not_recorded_as_refused_either() {
     let long = refused(&mut world, &filing);
     assert!(matches!(long, Err(Denial::Invalid(invalid)) if invalid.field == "request"));
     assert_eq!(world.state.head, head);
+}
+
+/// Each exchange that is answered with a token that was there is an entry, too.
+#[test]
+fn a50_one_token_answers_a_bounded_number_of_exchanges() {
+    let mut world = World::new();
+    let filing = world.filing();
+    world.granted(&filing);
+    let first = world.exchanging(&filing);
+    world.exchange(&first).unwrap();
+    for _ in 1..MAX_ANSWERS {
+        let exchange = world.exchanging(&filing);
+        assert_eq!(world.exchange(&exchange).unwrap().len(), 1);
+    }
+    let head = world.state.head;
+    let one_more = world.exchanging(&filing);
+    assert_eq!(world.exchange(&one_more), Err(Denial::LimitReached(Limited::Exchanges)));
+    // Repeats are no entries, and the next token answers as many again.
+    assert_eq!(world.exchange(&first), Ok(Vec::new()));
+    assert_eq!(world.state.head, head);
+    world.pass(secs(90));
+    let exchange = world.exchanging(&filing);
+    assert!(matches!(world.exchange(&exchange).unwrap()[..], [Event::TokenRecorded { .. }]));
 }

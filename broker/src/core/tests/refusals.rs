@@ -73,6 +73,18 @@ fn filings_are_checked_against_the_directory_and_the_hard_limits() {
 }
 
 #[test]
+fn nothing_waits_for_longer_than_a_day_whatever_is_configured() {
+    let mut world = World::new();
+    let day = secs(24 * 3600);
+    for (configured, waits) in [(secs(60), secs(60)), (day, day), (day.saturating_mul(9), day)] {
+        world.state.limits.pending_life = configured;
+        let (_, grant) = world.pending(&[("dba", 1)]);
+        let due = world.state.case(&grant).unwrap().due();
+        assert_eq!(due, Some(world.now.plus(waits)));
+    }
+}
+
+#[test]
 fn policy_refuses_and_the_refusal_is_recorded() {
     let mut world = World::new();
     let filing = world.filing();
@@ -246,9 +258,36 @@ fn a_key_that_is_not_listed_so_signs_nothing() {
     assert_eq!(world.exchange(&exchange), Err(Denial::NotReady));
     exchange.signing_key.0 = dayfly_verifier::id::KeyId(2);
     assert_eq!(world.exchange(&exchange), Err(Denial::NotReady));
+    let mut ended = world.clone();
+    ended.now = ended.state.keys[&KEY].not_after;
+    let late = ended.filing();
+    ended.granted(&late);
+    let exchange = ended.exchanging(&late);
+    assert_eq!(ended.exchange(&exchange), Err(Denial::NotReady));
     world.record(crate::core::event::Actor::Host, [Event::KeyRetired { key: KEY }]);
     let exchange = world.exchanging(&filing);
     assert_eq!(world.exchange(&exchange), Err(Denial::Reevaluate));
+}
+
+#[test]
+fn only_the_broker_itself_adds_keys_and_none_that_has_ended_or_another_under_a_number() {
+    let mut world = World::new();
+    let until = world.now.plus(secs(60));
+    let add = |key, public, not_after| Command::AddKey { key, public, not_after };
+    let two = dayfly_verifier::id::KeyId(2);
+    for who in ["person/ops", "person/adm", "agent/a", "gateway/orders", "dayfly/brokers"] {
+        let refused = world.run(who, add(two, holder(2), until));
+        assert_eq!(refused, Err(Denial::NotAllowed), "{who}");
+    }
+    is_invalid(world.run("dayfly/broker", add(two, holder(2), world.now)), "not_after");
+    let listed = world.state.keys[&KEY].clone();
+    for (public, end) in [(holder(2), listed.not_after), (listed.public, until)] {
+        let other = world.run("dayfly/broker", add(KEY, public, end));
+        assert_eq!(other, Err(Denial::IdReused));
+    }
+    let same = world.run("dayfly/broker", add(KEY, listed.public, listed.not_after));
+    assert_eq!(same, Ok(Vec::new()));
+    assert_eq!(world.run("dayfly/broker", add(two, holder(2), until)).unwrap().len(), 1);
 }
 
 #[test]
@@ -280,6 +319,18 @@ fn a_bundle_needs_its_signatures_a_present_base_and_a_word_on_all_that_is_open()
     let mut world = World::with(demanding);
     let permitted = |required: &_| Outcome::Permitted(Clone::clone(required));
     assert_eq!(world.apply(2, &directory(), permitted), Err(Denial::UnsignedBundle));
+    // Keys count that a policy admin of the bundle in force has, and nobody else's.
+    for (signers, enough) in [(&["ops", "ann"][..], false), (&["new"], false), (&["adm"], true)] {
+        let application = crate::core::command::Application {
+            bundle: dayfly_verifier::id::BundleDigest::new([2; 32]),
+            directory: directory(),
+            signers: signers.iter().map(|name| signer(name)).collect(),
+            replaces: world.state.bundle,
+            verdicts: BTreeMap::new(),
+        };
+        let applied = world.clone().run("person/ops", Command::Apply(application));
+        assert_eq!(applied.is_ok(), enough, "{signers:?}");
+    }
 
     let mut world = World::new();
     world.pending(&[("dba", 1)]);

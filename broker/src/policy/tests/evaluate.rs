@@ -147,6 +147,10 @@ fn whatever_part_a_policy_reads_it_is_asked_again_when_that_is_another() {
     holds.held.workload = 1;
     let mut other = ask.clone();
     other.workload.push('b');
+    let mut elsewhere = ask.clone();
+    elsewhere.audience.push('b');
+    let mut writes = ask.clone();
+    writes.rights = vec!["write files/1".into()];
     let cases = [
         ("context.now.minute_of_day < 1", later),
         ("context[\"now\"][\"minute_of_day\"] < 1", Ask { now_ms: 60_000, ..ask.clone() }),
@@ -156,6 +160,9 @@ fn whatever_part_a_policy_reads_it_is_asked_again_when_that_is_another() {
         ("context has uses && context.uses <= 1", Ask { uses: NonZeroU32::new(2), ..ask.clone() }),
         ("!(context has principal)", Ask { principal: Some("ana"), ..ask.clone() }),
         ("principal == Workload::\"spiffe://example.test/agent/a\"", other),
+        ("true", elsewhere),
+        ("true", Ask { purpose: "fun", ..ask.clone() }),
+        ("action == Action::\"read\"", writes),
     ];
     for (reads, other) in cases {
         let bundle = policy(reads);
@@ -164,6 +171,27 @@ fn whatever_part_a_policy_reads_it_is_asked_again_when_that_is_another() {
             assert_eq!(other.refused(&bundle).0, "default", "{reads}");
         }
     }
+}
+
+/// The same words mean another request where the default is another, or what is too much is cut.
+#[test]
+fn a_remembered_answer_is_about_the_default_and_the_cut_too() {
+    let policies = "@id(\"x\") @approvals(\"none\") @max_ttl(\"5m\") \
+                    permit (principal, action, resource) when { context.lifetime <= 600 };";
+    let bundle = with_policies(policies).unwrap();
+    Ask::files(&["read files/1"]).with(|question, held| {
+        let permits = |question: &Question<'_>| {
+            let outcome = evaluate(&bundle, question, basis(held)).outcome;
+            matches!(outcome, Outcome::Permitted(_))
+        };
+        for _ in 0..2 {
+            assert!(permits(question));
+            assert!(!permits(&Question { default_lease: Duration::from_secs(601), ..*question }));
+            let more = Question { lifetime: Some(Duration::from_secs(400)), ..*question };
+            assert!(!permits(&more));
+            assert!(permits(&Question { exactly: false, ..more }));
+        }
+    });
 }
 
 /// Cedar skips a forbid that errs, and would allow.

@@ -22,8 +22,9 @@ fn a_running_use_ends_with_revocation_lock_expiry_and_staleness() {
         let id = LockId::new([7; 16]);
         world.tell(Kind::Locked(Lock { id, workload: None, task: None, prefix, person: None }));
     };
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, Change); 6] = [
         ("revoked", |world| world.tell(Kind::Revoked(Target::Grant(claims().grant)))),
+        ("revoked", |world| world.tell(Kind::Revoked(Target::Key(claims().key)))),
         ("locked", lock),
         ("expired", |world| {
             world.advance(Duration::from_secs(120));
