@@ -14,6 +14,7 @@ mod ask;
 mod attempt;
 mod holder;
 mod offline;
+mod remembered;
 mod verified;
 
 #[cfg(test)]
@@ -22,8 +23,6 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use moka::sync::Cache;
 
 pub use ask::{MustAsk, NotRedeemed, Redeem, Redemption};
 pub use attempt::{Attempt, Call, Config, Peer, Shown};
@@ -39,22 +38,17 @@ use crate::reject::Reject;
 use crate::replay::ReplayGuard;
 use crate::resource::Resource;
 use crate::time::{Clock, Timestamp};
-use crate::wire::{Bytes, Decoded};
+use crate::wire::Decoded;
 
+use remembered::Remembered;
 use verified::{Held, Signed};
-
-/// How long a token is remembered: as long as the longest-lived one is good.
-const CACHED_FOR: Duration = Duration::from_secs(15 * 60);
-/// The heaviest token that is remembered: holders add caveats as they like, and a token of 4 KiB
-/// can hold many times its size in values that it spells out once.
-const MAX_CACHED_WEIGHT: u32 = 4;
 
 /// Decides for one gateway. Shared by all its threads.
 pub struct Verifier {
     config: Config,
     enforcer: Arc<Enforcer>,
     clock: Arc<dyn Clock>,
-    cache: Cache<[u8; 32], Arc<Signed>>,
+    remembered: Remembered,
     guard: ReplayGuard,
     nonces: Nonces,
 }
@@ -70,7 +64,7 @@ pub enum Outcome {
 /// The token of an attempt, before anything is believed of it that was not believed before.
 enum Found {
     Cached(Arc<Signed>),
-    New(Box<Decoded>, [u8; 32]),
+    New(Box<Decoded>),
 }
 
 impl Verifier {
@@ -84,12 +78,8 @@ impl Verifier {
         secret: [u8; 32],
     ) -> Self {
         let guard = ReplayGuard::new(config.replay, clock.now(), clock.uptime());
-        let cache = Cache::builder()
-            .max_capacity(config.cached_tokens)
-            .weigher(|_, token: &Arc<Signed>| token.weight())
-            .time_to_live(CACHED_FOR)
-            .build();
-        Self { config, enforcer, clock, cache, guard, nonces: Nonces::new(secret) }
+        let remembered = Remembered::new(config.cached_tokens);
+        Self { config, enforcer, clock, remembered, guard, nonces: Nonces::new(secret) }
     }
 
     /// How it was configured.
@@ -113,14 +103,14 @@ impl Verifier {
     /// Decides, in the order of the module's head.
     pub fn verify(&self, attempt: &Attempt<'_>) -> Result<Outcome, Reject> {
         let found = self.find(attempt.token)?;
-        let is_new = matches!(found, Found::New(..));
+        let is_new = matches!(found, Found::New(_));
         let (now, uptime) = (self.clock.now(), self.clock.uptime());
         let view = fresh(&self.enforcer, &attempt.call.resource, uptime)?;
         let token = signed(found, &view, now)?;
         check_standing(&token, &view, now)?;
         self.check_holder(&token, attempt, now, uptime)?;
-        if is_new && token.weight() <= MAX_CACHED_WEIGHT {
-            self.cache.insert(token.digest, Arc::clone(&token));
+        if is_new {
+            self.remembered.keep(attempt.token, &token);
         }
 
         let held = Held {
@@ -149,9 +139,9 @@ impl Verifier {
         let view = self.enforcer.view()?;
         let signed = match self.find(text).ok()? {
             Found::Cached(signed) => signed,
-            Found::New(decoded, digest) => {
+            Found::New(decoded) => {
                 let key = view.key(decoded.unverified().claims.key, self.clock.now())?;
-                Signed::check(*decoded, digest, key).ok()?
+                Signed::check(*decoded, key).ok()?
             }
         };
         let content = signed.content();
@@ -159,12 +149,11 @@ impl Verifier {
         (ours && content.record.epoch == view.epoch()).then(|| content.claims.clone())
     }
 
-    /// Size, shape and profile. Bytes that are cached have passed all three.
+    /// Size, shape and profile. A text that is remembered has passed all three.
     fn find(&self, text: &str) -> Result<Found, Reject> {
-        let bytes = Bytes::read(text)?;
-        match self.cache.get(bytes.digest()) {
+        match self.remembered.get(text) {
             Some(signed) => Ok(Found::Cached(signed)),
-            None => Ok(Found::New(Box::new(bytes.decode()?), *bytes.digest())),
+            None => Ok(Found::New(Box::new(Decoded::read(text)?))),
         }
     }
 
@@ -224,7 +213,7 @@ fn fresh(
 fn signed(found: Found, view: &GatewayView, now: Timestamp) -> Result<Arc<Signed>, Reject> {
     let content = match &found {
         Found::Cached(signed) => signed.content(),
-        Found::New(decoded, _) => decoded.unverified(),
+        Found::New(decoded) => decoded.unverified(),
     };
     let number = content.claims.key;
     let key = view.key(number, now);
@@ -239,9 +228,7 @@ fn signed(found: Found, view: &GatewayView, now: Timestamp) -> Result<Arc<Signed
     let key = key.ok_or(Reject::UnknownKey(number))?;
     match found {
         Found::Cached(_) => Err(Reject::UnknownKey(number)),
-        Found::New(decoded, digest) => {
-            Signed::check(*decoded, digest, key).map_err(Reject::BadSignature)
-        }
+        Found::New(decoded) => Signed::check(*decoded, key).map_err(Reject::BadSignature),
     }
 }
 

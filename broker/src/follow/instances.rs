@@ -18,8 +18,9 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 const BEATS_IN_BOUND: u32 = 5;
 /// The most instances that are remembered.
 const MAX_INSTANCES: usize = 16_384;
-/// The most of them that one gateway may have: it must not shut out the others.
-const MAX_OF_GATEWAY: usize = 256;
+/// The most of them that one gateway may have, about as many as it may have connections: it must
+/// not shut out the others.
+const MAX_OF_GATEWAY: usize = 2_048;
 /// The most challenges of an instance that wait for their echo.
 const MAX_CHALLENGES: usize = 16;
 /// How long an instance that opted out is remembered after it left: as long as a token may live.

@@ -48,8 +48,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// How many calls are under way at once in the busy run.
 const AT_ONCE: usize = 64;
-/// How many connections they go over.
-const CONNECTIONS: usize = 4;
+/// How many requests each workload files: fewer than a broker remembers of one.
+const EACH: usize = 1_000;
 const DOMAIN: &str = "example.test";
 
 fn main() -> Outcome<()> {
@@ -69,12 +69,14 @@ async fn measure(calls: usize, live: u32) -> Outcome<()> {
 async fn in_dir(dir: &Path, calls: usize, live: u32) -> Outcome<()> {
     std::fs::create_dir(dir)?;
     println!("sqlite {}", Sqlite::SETTINGS);
-    println!("tls 1.3, {calls} calls, {AT_ONCE} at once over {CONNECTIONS} connections");
-    let world = World::open(dir, World::found(dir).await?).await?;
-    let tickets = world.granted(calls.saturating_mul(2)).await?;
+    let filed = calls.saturating_mul(2);
+    let agents = filed.div_ceil(EACH);
+    println!("tls 1.3, {calls} calls, {AT_ONCE} at once over {agents} connections");
+    let world = World::open(dir, World::found(dir).await?, agents).await?;
+    let tickets = world.granted(filed).await?;
     let (alone, busy) = tickets.split_at(calls);
 
-    let sessions = world.sessions(&world.identity).await?;
+    let sessions = world.sessions().await?;
     let real_alone = run(&sessions, world.calls(alone)?, 1).await?;
     let real_busy = run(&sessions, world.calls(busy)?, AT_ONCE).await?;
 
@@ -100,12 +102,20 @@ fn figure(name: &str, value: f64, unit: &str, ratio: f64) {
     println!("figure {name} {value:.1} {unit} ratio {ratio:.2}");
 }
 
-/// A broker on loopback, and a workload that it knows.
+/// A workload, and where its identity is.
+struct Agent {
+    id: SpiffeId,
+    identity: PathBuf,
+}
+
+/// A request that was granted, and the place of the workload that filed it.
+type Filed = (usize, Ticket);
+
+/// A broker on loopback, and workloads that it knows.
 struct World {
     dir: PathBuf,
     config: Config,
-    identity: PathBuf,
-    agent: SpiffeId,
+    agents: Vec<Agent>,
     stop: Shutdown,
     serving: tokio::task::JoinHandle<Result<(), ServeError>>,
 }
@@ -128,8 +138,8 @@ impl World {
         Ok(config)
     }
 
-    /// Runs it, and has the workload join.
-    async fn open(dir: &Path, config: Config) -> Outcome<Self> {
+    /// Runs it, and has so many workloads join.
+    async fn open(dir: &Path, config: Config, agents: usize) -> Outcome<Self> {
         let stop = Shutdown::new();
         let host = Host { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
         let opened = Opened::open(&config, &host, stop.clone()).await?;
@@ -137,11 +147,16 @@ impl World {
         let door = listeners.join.local_addr()?.to_string();
         let serving = tokio::spawn(opened.run(listeners));
 
-        let agent: SpiffeId = format!("spiffe://{DOMAIN}/agent/bench").parse()?;
-        let (identity, clock) = (dir.join("identity"), Arc::new(SystemClock));
-        let string = authority(&config).await?.invite(&agent, SystemClock.now()).await?.0;
-        join::join(&string, &door, &identity, clock).await?;
-        Ok(Self { dir: dir.into(), config, identity, agent, stop, serving })
+        let authority = authority(&config).await?;
+        let mut world = Self { dir: dir.into(), config, agents: Vec::new(), stop, serving };
+        for n in 0..agents {
+            let id: SpiffeId = format!("spiffe://{DOMAIN}/agent/bench-{n}").parse()?;
+            let identity = dir.join(format!("identity-{n}"));
+            let string = authority.invite(&id, SystemClock.now()).await?.0;
+            join::join(&string, &door, &identity, Arc::new(SystemClock)).await?;
+            world.agents.push(Agent { id, identity });
+        }
+        Ok(world)
     }
 
     /// Ends the broker, and gives its memory back.
@@ -151,17 +166,14 @@ impl World {
         Ok(self.serving.await??)
     }
 
-    async fn sessions(&self, identity: &Path) -> Outcome<Vec<Arc<Session>>> {
-        let mut sessions = Vec::new();
-        for _ in 0..CONNECTIONS {
-            sessions.push(Session::open(identity, Arc::new(SystemClock)).await?);
-        }
-        Ok(sessions)
+    /// A connection of each workload.
+    async fn sessions(&self) -> Outcome<Vec<Arc<Session>>> {
+        let identities = self.agents.iter().map(|agent| agent.identity.as_path());
+        sessions(identities).await
     }
 
-    /// Requests that were granted at once.
-    async fn granted(&self, count: usize) -> Outcome<Vec<Ticket>> {
-        let client = Client::new(Session::open(&self.identity, Arc::new(SystemClock)).await?);
+    /// Requests that were granted at once, the workloads in turn.
+    async fn granted(&self, count: usize) -> Outcome<Vec<Filed>> {
         let ask = Ask {
             audience: format!("spiffe://{DOMAIN}/gateway/files").parse()?,
             scope: scope()?,
@@ -173,41 +185,48 @@ impl World {
             principal: None,
             confirmation: ConfirmBy::Key,
         };
-        let mut filing = tokio::task::JoinSet::new();
-        let mut tickets = Vec::with_capacity(count);
-        while tickets.len() < count {
-            while filing.len() < AT_ONCE && tickets.len().saturating_add(filing.len()) < count {
-                let (client, ask) = (client.clone(), ask.clone());
-                filing.spawn(async move { client.request(ask).await });
+        let clients: Vec<_> = self.sessions().await?.into_iter().map(Client::new).collect();
+        let mut turns = (0..clients.len()).cycle().take(count);
+        let mut filing = tokio::task::JoinSet::<Outcome<Filed>>::new();
+        let mut filed = Vec::with_capacity(count);
+        while filed.len() < count {
+            while filing.len() < AT_ONCE
+                && let Some(agent) = turns.next()
+                && let Some(client) = clients.get(agent).cloned()
+            {
+                let ask = ask.clone();
+                filing.spawn(async move { Ok((agent, client.request(ask).await?.0)) });
             }
-            let Some(filed) = filing.join_next().await else { break };
-            tickets.push(filed??.0);
+            let Some(one) = filing.join_next().await else { break };
+            filed.push(one??);
         }
-        Ok(tickets)
+        Ok(filed)
     }
 
     /// The calls that exchange these tickets, with their proofs, ready to be sent.
-    fn calls(&self, tickets: &[Ticket]) -> Outcome<Vec<v1::ExchangeRequest>> {
+    fn calls(&self, filed: &[Filed]) -> Outcome<Vec<Call>> {
         let method = "dayfly.v1.AccessService/Exchange";
-        let call = |ticket: &Ticket| {
+        let call = |(agent, ticket): &Filed| {
             let (request, now) = (ticket.id(), SystemClock.now());
-            let call = HolderCall { method, request, caller: &self.agent, filing: None };
+            let caller = &self.agents.get(*agent).ok_or("no such workload")?.id;
+            let call = HolderCall { method, request, caller, filing: None };
             let proof = HolderProof::make(ticket.key(), &call, now);
             let mut random = [0; 10];
             random
                 .iter_mut()
                 .zip(request.as_bytes().iter().rev())
                 .for_each(|(to, from)| *to = *from);
-            Ok(v1::ExchangeRequest {
+            let call = v1::ExchangeRequest {
                 request_id: request.to_string(),
                 exchange_id: ExchangeId::draw(now, random).to_string(),
                 proof: Some(v1::HolderProof {
                     at_ms: i64::try_from(proof.at.as_ms())?,
                     signature: proof.signature.to_vec().into(),
                 }),
-            })
+            };
+            Ok((*agent, call))
         };
-        tickets.iter().map(call).collect()
+        filed.iter().map(call).collect()
     }
 
     /// The bare service behind the same kind of listener, on a journal of its own, with entries
@@ -229,15 +248,19 @@ impl World {
         let terms = Terms::mutual(&live, &["h2"], Admission::everybody())?;
         tokio::spawn(listen::serve(listener, terms, routes, std::future::pending()));
 
-        let identity = self.dir.join("identity-of-bare");
-        dayfly_agent::files::private_dir(&identity)?;
-        for file in std::fs::read_dir(&self.identity)? {
-            let file = file?;
-            std::fs::copy(file.path(), identity.join(file.file_name()))?;
-        }
         let brokers = format!("brokers = [\"{}\"]\naddresses = [\"{address}\"]\n", self.config.id);
-        std::fs::write(identity.join("identity.toml"), brokers)?;
-        Ok((self.sessions(&identity).await?, appends))
+        let mut identities = Vec::new();
+        for Agent { identity: from, .. } in &self.agents {
+            let identity = from.with_extension("bare");
+            dayfly_agent::files::private_dir(&identity)?;
+            for file in std::fs::read_dir(from)? {
+                let file = file?;
+                std::fs::copy(file.path(), identity.join(file.file_name()))?;
+            }
+            std::fs::write(identity.join("identity.toml"), &brokers)?;
+            identities.push(identity);
+        }
+        Ok((sessions(identities.iter().map(PathBuf::as_path)).await?, appends))
     }
 
     /// The last token that the real broker recorded.
@@ -258,6 +281,15 @@ impl World {
 fn scope() -> Outcome<Scope> {
     let right = Right { operation: "read".parse()?, resource: "files/report".parse()? };
     Ok(Scope::new([right], [])?)
+}
+
+/// A connection with each of these identities.
+async fn sessions(identities: impl Iterator<Item = &Path>) -> Outcome<Vec<Arc<Session>>> {
+    let mut sessions = Vec::new();
+    for identity in identities {
+        sessions.push(Session::open(identity, Arc::new(SystemClock)).await?);
+    }
+    Ok(sessions)
 }
 
 async fn authority(config: &Config) -> Outcome<Authority> {
@@ -291,17 +323,18 @@ impl Took {
     }
 }
 
+/// A call, and the place of the connection that it goes over.
+type Call = (usize, v1::ExchangeRequest);
+
 /// Makes the calls, `at_once` under way at any time. Any refusal ends the bench.
-async fn run(
-    sessions: &[Arc<Session>],
-    calls: Vec<v1::ExchangeRequest>,
-    at_once: usize,
-) -> Outcome<Took> {
+async fn run(sessions: &[Arc<Session>], calls: Vec<Call>, at_once: usize) -> Outcome<Took> {
     let queue = Arc::new(std::sync::Mutex::new(calls.into_iter()));
+    let clients: Vec<_> =
+        sessions.iter().map(|session| AccessServiceClient::new(session.channel())).collect();
     let mut callers = tokio::task::JoinSet::new();
     let started = Instant::now();
-    for session in sessions.iter().cycle().take(at_once) {
-        callers.spawn(call_all(AccessServiceClient::new(session.channel()), queue.clone()));
+    for _ in 0..at_once {
+        callers.spawn(call_all(clients.clone(), queue.clone()));
     }
     let mut each = Vec::new();
     while let Some(caller) = callers.join_next().await {
@@ -313,12 +346,13 @@ async fn run(
 }
 
 async fn call_all(
-    mut client: AccessServiceClient<Channel>,
-    queue: Arc<std::sync::Mutex<std::vec::IntoIter<v1::ExchangeRequest>>>,
+    mut clients: Vec<AccessServiceClient<Channel>>,
+    queue: Arc<std::sync::Mutex<std::vec::IntoIter<Call>>>,
 ) -> Outcome<Vec<Duration>> {
     let mut each = Vec::new();
     let next = || queue.lock().ok().and_then(|mut queue| queue.next());
-    while let Some(call) = next() {
+    while let Some((agent, call)) = next() {
+        let client = clients.get_mut(agent).ok_or("no such connection")?;
         let started = Instant::now();
         let answer = client.exchange(call).await?.into_inner();
         each.push(started.elapsed());

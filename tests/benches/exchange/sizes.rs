@@ -37,9 +37,9 @@ pub(crate) async fn measure(dir: &Path, most: u32) -> Outcome<()> {
         let config = World::found(&dir).await?;
         let decided = crowd(&config, count).await?;
 
-        let world = World::open(&dir, config).await?;
+        let world = World::open(&dir, config, 1).await?;
         let tickets = world.granted(usize::try_from(ROUNDS)?).await?;
-        let sessions = world.sessions(&world.identity).await?;
+        let sessions = world.sessions().await?;
         let exchanged = run(&sessions, world.calls(&tickets)?, 1).await?.p50();
         world.close().await?;
 

@@ -27,6 +27,8 @@ use tonic::transport::Channel;
 use world::World;
 
 const FOLLOWERS: usize = 1_000;
+/// How long the followers may take to hear from the broker.
+const PATIENCE: Duration = Duration::from_secs(60);
 const WARM_UP: usize = 3;
 const ROUNDS: usize = 20;
 
@@ -89,7 +91,9 @@ async fn follow(world: &World, followers: usize) -> anyhow::Result<Vec<Arc<Enfor
     let fresh = |gateway: &Arc<Enforcer>| {
         gateway.view().is_some_and(|view| view.is_fresh(SystemClock.uptime()))
     };
+    let patience = Instant::now() + PATIENCE;
     while !gateways.iter().all(fresh) {
+        anyhow::ensure!(Instant::now() < patience, "the broker keeps not all of them fresh");
         sleep(Duration::from_millis(50)).await;
     }
     Ok(gateways)

@@ -16,12 +16,8 @@ use crate::revocations::Revoked;
 use crate::time::{Clock, Timestamp};
 use crate::wire::{BadSignature, Checked, Content, Decoded};
 
-/// How many values of caveats weigh as much as a token without any.
-const VALUES_PER_WEIGHT: usize = 8;
-
 /// A token whose signatures are good, by `key`.
 pub(super) struct Signed {
-    pub(super) digest: [u8; 32],
     pub(super) key: VerifyingKey,
     checked: Checked,
     /// Its holder, once a proof was verified with it.
@@ -29,13 +25,9 @@ pub(super) struct Signed {
 }
 
 impl Signed {
-    pub(super) fn check(
-        decoded: Decoded,
-        digest: [u8; 32],
-        key: &VerifyingKey,
-    ) -> Result<Arc<Self>, BadSignature> {
+    pub(super) fn check(decoded: Decoded, key: &VerifyingKey) -> Result<Arc<Self>, BadSignature> {
         let checked = decoded.check(key)?;
-        Ok(Arc::new(Self { digest, key: *key, checked, holder: OnceLock::new() }))
+        Ok(Arc::new(Self { key: *key, checked, holder: OnceLock::new() }))
     }
 
     pub(super) const fn content(&self) -> &Content {
@@ -49,13 +41,6 @@ impl Signed {
             Confirmation::Identity => None,
         };
         self.holder.get_or_init(ready).as_ref()
-    }
-
-    /// What it takes of the cache: 1 for every [`VALUES_PER_WEIGHT`] values in its caveats, which
-    /// its holders wrote, and 1 at least.
-    pub(super) fn weight(&self) -> u32 {
-        let values = self.content().caveats().map(Caveat::values).fold(0, usize::saturating_add);
-        u32::try_from(values.div_ceil(VALUES_PER_WEIGHT)).unwrap_or(u32::MAX).max(1)
     }
 
     /// Revocation, then the epoch.

@@ -5,8 +5,8 @@
 //! next holder. It is read with structs that hold only what the profile allows; what does not
 //! encode back to its own bytes is refused, before any signature is checked. No Datalog runs.
 //!
-//! The order is in the types: [`Bytes`] are within bounds, [`Decoded`] is inside the profile but
-//! anybody may have written it, [`Checked`] was signed by the key it was checked with.
+//! The order is in the types: [`Decoded`] is inside the profile but anybody may have written it,
+//! [`Checked`] was signed by the key it was checked with.
 
 mod caveats;
 mod chain;
@@ -22,7 +22,6 @@ mod tests;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::VerifyingKey;
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::caveat::Caveat;
@@ -98,35 +97,6 @@ pub struct BadSignature {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(pub [u8; 64]);
 
-/// The bytes of a presented token: within bounds, from its one text form; nothing else is known.
-pub struct Bytes {
-    bytes: Zeroizing<Vec<u8>>,
-    digest: [u8; 32],
-}
-
-impl Bytes {
-    /// From the text form: base64url without padding.
-    pub fn read(text: &str) -> Result<Self, Malformed> {
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(Malformed::TooLong);
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Malformed::Text)?;
-        Ok(Self { digest: Sha256::digest(&bytes).into(), bytes: bytes.into() })
-    }
-
-    /// SHA-256 of the bytes: the key of caches. Never of revocations.
-    #[must_use]
-    pub const fn digest(&self) -> &[u8; 32] {
-        &self.digest
-    }
-
-    /// Reads them, by the closed profile.
-    pub fn decode(&self) -> Result<Decoded, Malformed> {
-        let (content, container) = read::token(&self.bytes)?;
-        Ok(Decoded { content, container })
-    }
-}
-
 /// What a token says.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Content {
@@ -182,9 +152,14 @@ pub struct Decoded {
 }
 
 impl Decoded {
-    /// From the text form: [`Bytes::read`] and [`Bytes::decode`] in one.
+    /// From the text form, base64url without padding, by the closed profile.
     pub fn read(text: &str) -> Result<Self, Malformed> {
-        Bytes::read(text)?.decode()
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(Malformed::TooLong);
+        }
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).map_err(|_| Malformed::Text)?);
+        let (content, container) = read::token(&bytes)?;
+        Ok(Self { content, container })
     }
 
     /// What it claims to say. Good for refusing early and for showing; never for allowing.

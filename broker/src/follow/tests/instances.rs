@@ -185,10 +185,10 @@ fn an_instance_that_comes_again_keeps_what_it_may_still_believe_and_loses_its_ac
 fn one_gateway_does_not_shut_out_the_others() {
     let instances = Instances::default();
     let named = |n: u32| Terms { instance: format!("i-{n}").parse().unwrap(), ..terms(false) };
-    for n in 0..256 {
+    for n in 0..2_048 {
         instances.join(named(n), at(0)).unwrap();
     }
-    assert!(instances.join(named(256), at(0)).is_err());
+    assert!(instances.join(named(2_048), at(0)).is_err());
     assert!(instances.join(named(0), at(0)).is_ok(), "it is one of them");
     let gateway = "spiffe://t.test/gateway/other".parse().unwrap();
     assert!(instances.join(Terms { gateway, ..terms(false) }, at(0)).is_ok());

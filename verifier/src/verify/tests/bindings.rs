@@ -153,12 +153,12 @@ fn what_is_remembered_of_a_token_is_bounded_in_time_and_size() {
     for (caveats, remembered) in [(few, 1), (many, 0)] {
         let token = attenuated(&caveats).unwrap();
         assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "ok");
-        world.verifier.cache.run_pending_tasks();
-        assert_eq!(world.verifier.cache.entry_count(), remembered);
-        world.verifier.cache.invalidate_all();
-        world.verifier.cache.run_pending_tasks();
+        world.verifier.remembered.0.run_pending_tasks();
+        assert_eq!(world.verifier.remembered.0.entry_count(), remembered);
+        world.verifier.remembered.0.invalidate_all();
+        world.verifier.remembered.0.run_pending_tasks();
     }
-    let life = world.verifier.cache.policy().time_to_live();
+    let life = world.verifier.remembered.0.policy().time_to_live();
     assert_eq!(life, Some(std::time::Duration::from_secs(900)));
 }
 

@@ -109,7 +109,7 @@ fn minted(claims: &Claims) -> Decoded {
 }
 
 fn decode(bytes: &[u8]) -> Result<Decoded, Malformed> {
-    Bytes::read(&URL_SAFE_NO_PAD.encode(bytes))?.decode()
+    Decoded::read(&URL_SAFE_NO_PAD.encode(bytes))
 }
 
 fn bytes(token: &Decoded) -> Vec<u8> {
