@@ -85,8 +85,8 @@ impl Use {
         Ok(headers)
     }
 
-    /// The same, beginning with the nonce of an earlier use at the same gateway: where one is
-    /// wanted every time, that saves a round.
+    /// The same, beginning with the nonce that the gateway gave last to an earlier use: where one
+    /// is wanted every time, that saves a round.
     #[must_use]
     pub fn after(self, earlier: &Self) -> Self {
         Self { nonce: earlier.nonce.clone(), ..self }
@@ -94,7 +94,9 @@ impl Use {
 
     /// Whether to send it once more, with new headers: the gateway wants a nonce in the proof, and
     /// gives it here. It asks before anything is done, and this says so once for each nonce. No
-    /// other refusal is sent again by itself: what was refused late may have been begun.
+    /// other refusal is sent again by itself: what was refused late may have been begun. To be
+    /// asked of every answer: any of them may bring the nonce of the next use (RFC 9449, section
+    /// 8.2).
     #[must_use]
     pub fn again(&mut self, status: StatusCode, headers: &HeaderMap) -> bool {
         let is = |value: &HeaderValue, part: &str| value.to_str().is_ok_and(|v| v.contains(part));
@@ -103,9 +105,9 @@ impl Use {
             && challenges.any(|challenge| is(challenge, "error=\"use_dpop_nonce\""));
         let over_grpc = headers.get(REASON).is_some_and(|reason| reason == "nonce");
         let given = headers.get(NONCE).filter(|nonce| self.nonce.as_ref() != Some(nonce));
-        let Some(nonce) = given.filter(|_| over_http || over_grpc) else { return false };
+        let Some(nonce) = given else { return false };
         self.nonce = Some(nonce.clone());
-        true
+        over_http || over_grpc
     }
 
     fn proof(

@@ -205,6 +205,35 @@ async fn what_runs_is_cut_when_its_grant_is_taken_back_and_what_others_run_goes_
     }
 }
 
+/// A lock cuts what it matches, and lets nothing of it run again before it is lifted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_is_cut_when_a_lock_strikes() {
+    let world = World::start("");
+    let operator = |args: &[&str]| {
+        let ran = world.run("person/olga", &[args, &["--output", "json"]].concat());
+        assert!(ran.status.success(), "{args:?}: {ran:?}");
+        serde_json::from_slice::<serde_json::Value>(&ran.stdout).unwrap()
+    };
+    let gateway = Gateway::start(&world, "gateway/orders", STALE).await;
+    let other = Reader::new(&world, "agent/other", &["o-18"], 300).await;
+    other.reads("o-18").until(&gateway, 200).await;
+    let mut others = other.open(&gateway, "o-18").await.unwrap();
+    let reader = Reader::new(&world, "agent/refunds", &["o-17"], 300).await;
+    for (name, value) in [
+        ("--workload", reader.request.workload.as_str()),
+        ("--task", reader.request.task.as_str()),
+        ("--prefix", "orders/prod/o-17"),
+    ] {
+        let mut opens = reader.open(&gateway, "o-17").await.unwrap();
+        let set = operator(&["lock", name, value, "--for", "10m"]);
+        cut(&mut opens, "PermissionDenied locked").await;
+        go_on(&gateway, &mut others).await;
+        assert_eq!(reader.open(&gateway, "o-17").await.err().as_deref(), Some("locked"), "{name}");
+        operator(&["unlock", set["lock_id"].as_str().unwrap()]);
+        reader.reads("o-17").until(&gateway, 200).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_runs_is_cut_when_its_token_expires() {
     let world = World::start("");

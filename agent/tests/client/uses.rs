@@ -7,6 +7,7 @@ use dayfly_agent::ticket::Ask;
 use dayfly_agent::uses::Use;
 use dayfly_verifier::caveat::Caveat;
 use dayfly_verifier::holder::{Confirmation, HolderKey};
+use dayfly_verifier::proof::DpopProof;
 use dayfly_verifier::request::ConfirmBy;
 use dayfly_verifier::verify::Call;
 use dayfly_verifier::wire::Decoded;
@@ -63,31 +64,71 @@ async fn a_token_that_is_bound_to_the_identity_goes_without_a_proof() {
     assert!(this.headers(&held, grants[0].ticket().key(), kit.client().now()).is_err());
 }
 
-#[tokio::test]
-async fn a_use_is_sent_again_for_a_new_nonce_only() {
+/// An answer of a gateway: over HTTP with a challenge, over gRPC with a reason.
+fn answer(status: u16, headers: &[(&'static str, &str)]) -> http::Response<()> {
+    let mut answer = http::Response::new(());
+    *answer.status_mut() = status.try_into().unwrap();
+    let headers = headers.iter().map(|(name, value)| {
+        (http::HeaderName::from_static(name), value.parse::<http::HeaderValue>().unwrap())
+    });
+    answer.headers_mut().extend(headers);
+    answer
+}
+
+fn reads(kit: &Kit) -> Use {
     let call = Call {
         operation: "read".parse().unwrap(),
         resource: "orders".parse().unwrap(),
         arguments: Default::default(),
     };
-    let now = Kit::new().client().now();
-    let mut this = Use::new(http::Method::GET, "https://x.test/y", call, now).unwrap();
-    let answer = |status: u16, error: &str, nonce: &str| {
-        let mut answer = http::Response::new(());
-        *answer.status_mut() = status.try_into().unwrap();
+    Use::new(http::Method::GET, "https://x.test/y", call, kit.client().now()).unwrap()
+}
+
+#[tokio::test]
+async fn a_use_is_sent_again_for_a_new_nonce_only() {
+    let kit = Kit::new();
+    let again = |this: &mut Use, status, error: &str, nonce: &str| {
         let challenge = format!("DPoP algs=\"EdDSA\", error=\"{error}\"");
-        answer.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
-        answer.headers_mut().insert("dpop-nonce", nonce.parse().unwrap());
-        answer
-    };
-    let mut again = |status, error: &str, nonce: &str| {
-        let answer = answer(status, error, nonce);
+        let headers = [("www-authenticate", challenge.as_str()), ("dpop-nonce", nonce)];
+        let answer = answer(status, &headers);
         this.again(answer.status(), answer.headers())
     };
-    assert!(!again(401, "invalid_token", "n1"), "what may have been begun is not sent again");
-    assert!(!again(200, "use_dpop_nonce", "n1"));
-    assert!(!again(503, "use_dpop_nonce", "n1"));
-    assert!(again(401, "use_dpop_nonce", "n1"));
-    assert!(!again(401, "use_dpop_nonce", "n1"), "the same nonce again would go on for ever");
-    assert!(again(401, "use_dpop_nonce", "n2"));
+    let this = &mut reads(&kit);
+    assert!(!again(this, 401, "invalid_token", "n0"), "what may have been begun is not sent again");
+    assert!(!again(this, 200, "use_dpop_nonce", "n1"));
+    assert!(!again(this, 503, "use_dpop_nonce", "n2"));
+    assert!(again(this, 401, "use_dpop_nonce", "n3"));
+    assert!(!again(this, 401, "use_dpop_nonce", "n3"), "the same again would go on for ever");
+    assert!(again(this, 401, "use_dpop_nonce", "n4"));
+    for (reason, expected) in [("nonce", true), ("replayed", false), ("revoked", false)] {
+        let refused = [("dayfly-reason", reason), ("grpc-status", "16"), ("dpop-nonce", "n")];
+        let refused = answer(200, &refused);
+        let sent_again = reads(&kit).again(refused.status(), refused.headers());
+        assert_eq!(sent_again, expected, "{reason}");
+    }
+}
+
+/// The examples of RFC 9449, sections 9 and 8.2: asked for a nonce, and given the next one.
+#[tokio::test]
+async fn the_nonce_that_is_given_stands_in_the_next_proof() {
+    let kit = Kit::new();
+    let grant = kit.client().acquire(ask(RIGHT)).await.unwrap();
+    let nonce = async |this: &Use| {
+        let headers = grant.headers(this).await.unwrap();
+        let proof = DpopProof::read(headers["dpop"].to_str().unwrap()).unwrap();
+        proof.nonce().map(str::to_owned)
+    };
+    let mut this = reads(&kit);
+    assert_eq!(nonce(&this).await, None);
+    let challenge = "DPoP error=\"use_dpop_nonce\", \
+                     error_description=\"Resource server requires nonce in DPoP proof\"";
+    let first = "eyJ7S_zG.eyJH0-Z.HX4w-7v";
+    let asked = answer(401, &[("www-authenticate", challenge), ("dpop-nonce", first)]);
+    assert!(this.again(asked.status(), asked.headers()));
+    assert_eq!(nonce(&this).await.as_deref(), Some(first));
+    let second = "eyJ7S_zG.eyJbYu3.xRmMD-d";
+    let done = answer(200, &[("cache-control", "no-store"), ("dpop-nonce", second)]);
+    assert!(!this.again(done.status(), done.headers()), "it is done");
+    assert_eq!(nonce(&reads(&kit).after(&this)).await.as_deref(), Some(second));
+    assert_eq!(nonce(&reads(&kit)).await, None);
 }
