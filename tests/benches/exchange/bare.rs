@@ -1,60 +1,16 @@
 //! The bare service: one durable grouped append, one signature, one key derivation.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dayfly_broker::core::event::{Entry, Head};
-use dayfly_broker::journal::{Journal as _, Sqlite};
 use dayfly_proto::v1;
 use dayfly_proto::v1::access_service_server::AccessService;
 use dayfly_verifier::wire::{LocalSigner, TokenSigner as _};
-use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
+
+use super::appends::Appends;
 
 /// As many bytes as a token of one right has before the text encoding.
 const TOKEN_BYTES: usize = 710;
-
-/// The way to the task that appends for all who wait.
-#[derive(Clone)]
-pub(crate) struct Appends {
-    waiting: mpsc::Sender<oneshot::Sender<()>>,
-    count: Arc<AtomicUsize>,
-}
-
-impl Appends {
-    /// The way, and the task.
-    pub(crate) fn start(store: Sqlite, entry: Entry) -> (Self, impl Future<Output = ()>) {
-        let (waiting, mut queue) = mpsc::channel::<oneshot::Sender<()>>(4096);
-        let count = Arc::new(AtomicUsize::new(0));
-        let counted = count.clone();
-        let committing = async move {
-            let (mut head, mut batch) = (Head::ORIGIN, Vec::new());
-            while queue.recv_many(&mut batch, 256).await > 0 {
-                let Ok(entries) = super::copies(&head, &entry, batch.len()) else { return };
-                let Ok(receipt) = store.append(&head, &entries).await else { return };
-                head = *receipt;
-                counted.fetch_add(1, Ordering::Relaxed);
-                for answer in batch.drain(..) {
-                    // The caller may have gone.
-                    let _ = answer.send(());
-                }
-            }
-        };
-        (Self { waiting, count }, committing)
-    }
-
-    /// How many appends there were.
-    pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    async fn append(&self) -> Result<(), Status> {
-        let gone = || Status::unavailable("the store has ended");
-        let (answer, answered) = oneshot::channel();
-        self.waiting.send(answer).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())
-    }
-}
 
 /// The service.
 pub(crate) struct Bare {

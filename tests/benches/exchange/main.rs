@@ -22,7 +22,7 @@ use dayfly_broker::config::Config;
 use dayfly_broker::core::event::{Entry, Event, Head};
 use dayfly_broker::core::state::State;
 use dayfly_broker::found::{self, Founding};
-use dayfly_broker::journal::{Journal as _, Replay, Sqlite, StoredEntry, chain};
+use dayfly_broker::journal::{Journal as _, Replay, Sqlite};
 use dayfly_broker::policy::files::BundleFiles;
 use dayfly_broker::random::SystemRandom;
 use dayfly_broker::serve::{Host, Listeners, Opened, ServeError};
@@ -41,6 +41,7 @@ use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic::transport::Channel;
 
+mod appends;
 mod bare;
 mod sizes;
 
@@ -231,10 +232,10 @@ impl World {
 
     /// The bare service behind the same kind of listener, on a journal of its own, with entries
     /// as the real one wrote them; and the way to it.
-    async fn bare(&self) -> Outcome<(Vec<Arc<Session>>, bare::Appends)> {
+    async fn bare(&self) -> Outcome<(Vec<Arc<Session>>, appends::Appends)> {
         let entry = self.recorded().await?;
         let store = Sqlite::create(&self.dir.join("bare.db"))?;
-        let (appends, committing) = bare::Appends::start(store, entry);
+        let (appends, committing) = appends::Appends::start(store, entry);
         tokio::spawn(committing);
         let signer = LocalSigner::new(KeyId(1), &[7; 32], [8; 32].into());
         let service = bare::Bare { appends: appends.clone(), signer: Arc::new(signer) };
@@ -361,10 +362,4 @@ async fn call_all(
         }
     }
     Ok(each)
-}
-
-/// Chains copies of an entry, as the bare service appends them.
-fn copies(after: &Head, entry: &Entry, count: usize) -> Outcome<Vec<StoredEntry>> {
-    let entries: Vec<Entry> = std::iter::repeat_n(entry.clone(), count).collect();
-    Ok(chain(after, &entries)?)
 }

@@ -13,6 +13,7 @@ use dayfly_proto::v1::follow_response::Message as Down;
 use dayfly_proto::v1::gateway_service_client::GatewayServiceClient;
 use dayfly_proto::v1::gateway_service_server::{GatewayService, GatewayServiceServer};
 use dayfly_proto::v1::{self, Ack, Delta, FollowRequest, FollowResponse};
+use dayfly_tests::running::Running;
 use dayfly_verifier::feed::{Head, SignedHead};
 use dayfly_verifier::id::{ChainHash, Epoch, FeedHash, FeedId, KeyId, Seq};
 use dayfly_verifier::time::{Clock as _, SystemClock};
@@ -25,8 +26,6 @@ use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
-
-use super::world::World;
 
 /// The followers, and the way to tell all of them something.
 pub(crate) struct Fanout {
@@ -48,20 +47,17 @@ fn signing() -> SigningKey {
 
 impl Fanout {
     /// Serves on the same kind of listener, and connects the followers.
-    pub(crate) async fn start(world: &World, followers: usize) -> anyhow::Result<Self> {
+    pub(crate) async fn start(world: &Running, followers: usize) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (casts, acks) = (broadcast::Sender::new(16), Arc::<Acks>::default());
         let service = Service { casts: casts.clone(), acks: acks.clone() };
         let routes = Routes::new(GatewayServiceServer::new(service)).prepare();
-        let terms = Terms::mutual(&world.live()?, &["h2"], Admission::everybody())?;
+        let terms = Terms::mutual(&world.live(), &["h2"], Admission::everybody())?;
         let serving = listen::serve(listener, terms, routes, std::future::pending());
         tokio::spawn(serving);
 
-        let dir = world.identity("gateway/orders-staging").await?;
-        let brokers = dir.join("identity.toml");
-        let text = std::fs::read_to_string(&brokers)?;
-        std::fs::write(&brokers, text.replace(&world.address.to_string(), &address.to_string()))?;
+        let dir = world.identity_at("gateway/orders-staging", address).await;
         let (verify, verified) = mpsc::channel(followers.max(1));
         for _ in 0..followers {
             let session = Session::open(&dir, Arc::new(SystemClock)).await?;
@@ -73,8 +69,8 @@ impl Fanout {
         Ok(Self { followers, casts, acks, verified: verified.into() })
     }
 
-    /// Tells everybody once: how long after that each had verified it.
-    pub(crate) async fn round(&self) -> anyhow::Result<Vec<Duration>> {
+    /// Tells everybody once: how long after that each had verified it, and all had acknowledged it.
+    pub(crate) async fn round(&self) -> anyhow::Result<(Vec<Duration>, Duration)> {
         self.acks.count.store(0, Ordering::SeqCst);
         let mut verified = self.verified.lock().await;
         let started = Instant::now();
@@ -102,7 +98,7 @@ impl Fanout {
         loop {
             let came = self.acks.came.notified();
             if self.acks.count.load(Ordering::SeqCst) >= self.followers {
-                return Ok(spans);
+                return Ok((spans, started.elapsed()));
             }
             came.await;
         }

@@ -7,28 +7,25 @@
 #![expect(clippy::arithmetic_side_effects, reason = "figures are small")]
 
 mod bare;
-mod world;
+mod gateways;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dayfly_agent::session::Session;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::revocation_target::Target;
 use dayfly_proto::v1::{RevocationTarget, RevokeRequest, WatchEnforcementRequest};
-use dayfly_verifier::feed::client::{self, Config};
-use dayfly_verifier::feed::{Enforcer, GatewayView, Profile, Rests, Source};
+use dayfly_tests::running::Running;
+use dayfly_verifier::feed::{Enforcer, GatewayView, Rests};
 use dayfly_verifier::time::{Clock as _, SystemClock};
 use futures_util::future::try_join_all;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use world::World;
+use gateways::follow;
 
 const FOLLOWERS: usize = 1_000;
-/// How long the followers may take to hear from the broker.
-const PATIENCE: Duration = Duration::from_secs(60);
 const WARM_UP: usize = 3;
 const ROUNDS: usize = 20;
 
@@ -41,15 +38,15 @@ async fn run(followers: usize) -> anyhow::Result<()> {
     println!("# fanout: {followers} followers, {ROUNDS} rounds, bare and real in turn");
     println!("# SQLite WAL, synchronous=FULL, one fsync an append; mutual TLS 1.3; TCP_NODELAY");
     println!("# one message: a delta of one entry and a signed head; same size in the bare run");
-    let world = World::start().await?;
+    let world = Running::start().await;
     let gateways = follow(&world, followers).await?;
     let bare = bare::Fanout::start(&world, followers).await?;
-    let session = world.session("person/olga").await?;
+    let session = world.session("person/olga").await;
     let mut operator = OperatorServiceClient::new(session.channel());
 
     let (mut bare_ms, mut deny_ms, mut after_ack_ms) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..WARM_UP + ROUNDS {
-        let spread = bare.round().await?;
+        let (spread, _) = bare.round().await?;
         let (denied, answered) = revoke(&mut operator, &gateways, round).await?;
         if round >= WARM_UP {
             bare_ms.extend(spread.iter().map(|span| ms(*span)));
@@ -66,37 +63,6 @@ async fn run(followers: usize) -> anyhow::Result<()> {
         println!("figure fanout.ack_to_deny.{name} {after:.1} ms ratio {:.2}", after / bare);
     }
     Ok(())
-}
-
-/// Instances of one gateway, each on a connection of its own, all of them fresh.
-async fn follow(world: &World, followers: usize) -> anyhow::Result<Vec<Arc<Enforcer>>> {
-    let mut gateways = Vec::new();
-    let dir = world.identity("gateway/orders").await?;
-    for n in 0..followers {
-        let session = Session::open(&dir, Arc::new(SystemClock)).await?;
-        let bound = Duration::from_secs(60);
-        let config = Config {
-            profile: Profile::new(world.trust_root, bound, Source::Direct)?,
-            instance: format!("i{n}").parse()?,
-            dir: None,
-            brokers: vec![session.channel()],
-        };
-        let (enforcer, client) = client::follow(config, Arc::new(SystemClock))?;
-        tokio::spawn(async move {
-            client.run().await;
-            drop(session);
-        });
-        gateways.push(enforcer);
-    }
-    let fresh = |gateway: &Arc<Enforcer>| {
-        gateway.view().is_some_and(|view| view.is_fresh(SystemClock.uptime()))
-    };
-    let patience = Instant::now() + PATIENCE;
-    while !gateways.iter().all(fresh) {
-        anyhow::ensure!(Instant::now() < patience, "the broker keeps not all of them fresh");
-        sleep(Duration::from_millis(50)).await;
-    }
-    Ok(gateways)
 }
 
 /// Revokes once: how long after the call each gateway refused, and when the call was answered.
