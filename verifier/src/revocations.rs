@@ -334,3 +334,7 @@ fn lapse<K: Ord + Clone>(marks: &mut Marks<K>, key: &K, time: Timestamp) {
         marks.remove(key);
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "issue")]
+mod tests;

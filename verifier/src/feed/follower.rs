@@ -189,7 +189,7 @@ impl Follower {
             seq: self.enforced(),
             fresh_until: self.fresh_until(),
             bounds: self.profile.bounds.clone(),
-            best_effort: self.profile.best_effort && self.held.is_some(),
+            best_effort: self.profile.best_effort,
         })
     }
 

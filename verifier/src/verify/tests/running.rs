@@ -6,13 +6,17 @@ use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::world::*;
+use crate::caveat::Caveat;
 use crate::claims::Claims;
 use crate::id::{LockId, Seq, TokenId, UseId};
 use crate::reject::Reject;
 use crate::revocations::{FeedEntry, Kind, Lock, Target};
 use crate::time::Clock as _;
 use crate::verify::{MustAsk, NotRedeemed, Outcome, Redeem, Redemption};
+use crate::wire::{Decoded, attenuate};
 
 #[test]
 fn a_running_use_ends_with_revocation_lock_expiry_and_staleness() {
@@ -52,6 +56,25 @@ fn a_running_use_ends_with_revocation_lock_expiry_and_staleness() {
             Poll::Pending => panic!("{reason}: still running"),
         }
     }
+}
+
+/// The holder may have handed it on for a shorter time than the token lives.
+#[test]
+fn a_running_use_ends_with_the_time_that_a_holder_set() {
+    let mut world = World::new();
+    let until = [Caveat::Before(at(NOW + 30))];
+    let whole = Decoded::read(minted(&claims()).expose()).unwrap();
+    let token = attenuate(&whole, &until, &Zeroizing::new([1; 32])).unwrap();
+    let handle = verified(world.use_by(&holder(0), token.expose(), &refund(5))).cancellation();
+    let mut waiting = pin!(handle.cancelled());
+    let mut context = Context::from_waker(Waker::noop());
+    world.advance(Duration::from_millis(29_999));
+    world.publish();
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    world.advance(Duration::from_millis(1));
+    world.publish();
+    assert!(waiting.as_mut().poll(&mut context).is_ready());
+    assert_eq!(handle.reason().map(|why| why.code()), Some("expired"));
 }
 
 /// A lock is set, put off and lifted; the gateway has heard all of it, in that order, and time
