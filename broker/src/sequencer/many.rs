@@ -19,7 +19,7 @@ fn hammering(sequencer: &Sequencer, from: u32) -> (Arc<AtomicBool>, tokio::task:
         tokio::spawn(async move {
             while !stop.load(Ordering::SeqCst) {
                 let n = u32::try_from(next.fetch_add(1, Ordering::SeqCst)).unwrap();
-                sequencer.submit(add_key(from + n, 99_999), operator()).await.unwrap();
+                sequencer.submit(add_key(from + n, 99_999), broker()).await.unwrap();
             }
         })
     });
@@ -51,7 +51,7 @@ async fn a_far_broker_is_not_starved() {
     let (far, sequencer) = far(&memory, Duration::from_millis(60)).await;
     let (stop, hammered) = hammering(&near_sequencer, 1_000);
     for n in 0..ROUNDS {
-        sequencer.submit(add_key(n, 99_999), operator()).await.unwrap();
+        sequencer.submit(add_key(n, 99_999), broker()).await.unwrap();
     }
     stop.store(true, Ordering::SeqCst);
     let hammered = hammered.await.unwrap();
@@ -71,7 +71,7 @@ async fn taking_away_waits_for_no_turn() {
     let (_, sequencer) = far(&memory, Duration::from_millis(1)).await;
     let giving = tokio::spawn({
         let sequencer = sequencer.clone();
-        async move { sequencer.submit(add_key(1, 99_999), operator()).await }
+        async move { sequencer.submit(add_key(1, 99_999), broker()).await }
     });
     tokio::task::yield_now().await;
     let taken = async |n| sequencer.submit(revoke(n), operator()).await.unwrap();
@@ -92,10 +92,11 @@ async fn overtaken_the_lanes_part() {
     let far =
         Arc::new(Far { inner, delay: Duration::from_millis(1), overtaken: AtomicU64::new(0) });
     let (sequencer, deciding) = start_at(&far, 10).await;
-    let commands = [add_key(1, 99_999), revoke(1), add_key(1, 77_777)];
-    let answers = commands.map(|command| {
+    let commands =
+        [(add_key(1, 99_999), broker()), (revoke(1), operator()), (add_key(1, 77_777), broker())];
+    let answers = commands.map(|(command, by)| {
         let sequencer = sequencer.clone();
-        tokio::spawn(async move { sequencer.submit(command, operator()).await.map(drop) })
+        tokio::spawn(async move { sequencer.submit(command, by).await.map(drop) })
     });
     tokio::task::yield_now().await;
     tokio::spawn(deciding.run());
@@ -121,7 +122,7 @@ async fn two_brokers_on_one_file_take_turns() {
     let commands = [(one, 0), (two, 1_000)].into_iter().flat_map(|(to, offset)| {
         (0..EACH).map(move |n| {
             let to = to.clone();
-            tokio::spawn(async move { to.submit(add_key(offset + n, 99_999), operator()).await })
+            tokio::spawn(async move { to.submit(add_key(offset + n, 99_999), broker()).await })
         })
     });
     for command in commands.collect::<Vec<_>>() {
@@ -143,12 +144,12 @@ async fn a24_a_broker_that_wakes_up_is_fenced() {
     let mut knocks = gate.knocks.subscribe();
     let late = tokio::spawn({
         let asleep = asleep.clone();
-        async move { asleep.submit(add_key(1, 99_999), operator()).await }
+        async move { asleep.submit(add_key(1, 99_999), broker()).await }
     });
     // It has decided, and is about to append.
     knocks.wait_for(|knocks| *knocks == 1).await.unwrap();
     let (awake, _running) = running(&Arc::new(memory.clone())).await;
-    awake.submit(add_key(1, 77_777), operator()).await.unwrap();
+    awake.submit(add_key(1, 77_777), broker()).await.unwrap();
     gate.open.add_permits(9);
     assert_eq!(late.await.unwrap(), Err(Failure::Denied(Denial::IdReused)));
     assert_eq!(events(&memory).await, [key_event(1, 77_777)]);
@@ -165,7 +166,7 @@ async fn in_doubt_in_its_turn_it_still_knows_what_it_did() {
         journal.fail(n, Plan::Overtaken(vec![other]));
     }
     journal.fail(2, Plan::StandUnknown);
-    let (_, made) = sequencer.submit_once(add_key(1, 99_999), operator()).await.unwrap();
+    let (_, made) = sequencer.submit_once(add_key(1, 99_999), broker()).await.unwrap();
     assert!(made);
     assert_eq!(events(&*journal).await, [revoked(0), revoked(1), key_event(1, 99_999)]);
     assert_eq!(journal.appends(), 3);

@@ -52,6 +52,11 @@ pub(super) fn operator() -> Caller {
     Caller { id: spiffe("person/olga"), until: time(86_400_000) }
 }
 
+/// The broker itself, who lists keys.
+pub(super) fn broker() -> Caller {
+    Caller { id: spiffe("dayfly/broker"), until: time(86_400_000) }
+}
+
 fn stranger() -> Caller {
     Caller { id: spiffe("person/mallory"), until: time(86_400_000) }
 }
@@ -105,12 +110,12 @@ async fn an_answer_comes_with_the_state_that_has_it() {
     let journal = Arc::new(memory().await);
     let (sequencer, running) = running(&journal).await;
     let before = sequencer.state();
-    let state = sequencer.submit(add_key(1, 99_999), operator()).await.unwrap();
+    let state = sequencer.submit(add_key(1, 99_999), broker()).await.unwrap();
     assert!(state.keys.contains_key(&KeyId(1)) && !before.keys.contains_key(&KeyId(1)));
     assert_eq!(state.head, *journal.confirm().await.unwrap());
     assert_eq!(sequencer.state().head, state.head);
     assert_eq!(*sequencer.moved().borrow(), state.head);
-    let again = sequencer.submit(add_key(1, 99_999), operator()).await.unwrap();
+    let again = sequencer.submit(add_key(1, 99_999), broker()).await.unwrap();
     assert_eq!(again.head, state.head);
     assert_eq!(events(&*journal).await, [key_event(1, 99_999)]);
     drop(sequencer);
@@ -127,9 +132,9 @@ async fn nothing_leaves_before_its_batch_is_durable() {
         async move { sequencer.submit(command, caller).await }.boxed()
     };
     let mut answers = vec![
-        submit(add_key(1, 99_999), operator()),
-        submit(add_key(1, 99_999), operator()),
-        submit(add_key(1, 77_777), operator()),
+        submit(add_key(1, 99_999), broker()),
+        submit(add_key(1, 99_999), broker()),
+        submit(add_key(1, 77_777), broker()),
         submit(revoke(1), stranger()),
     ];
     // Each is queued once it was polled.
@@ -147,7 +152,7 @@ async fn nothing_leaves_before_its_batch_is_durable() {
     assert_eq!(*knocks.borrow(), 1, "one append for all");
 
     // A batch that makes nothing happen waits until the head is confirmed.
-    let mut repeat = submit(add_key(1, 99_999), operator());
+    let mut repeat = submit(add_key(1, 99_999), broker());
     assert!((&mut repeat).now_or_never().is_none());
     knocks.wait_for(|knocks| *knocks == 2).await.unwrap();
     assert!((&mut repeat).now_or_never().is_none());
@@ -160,12 +165,17 @@ async fn nothing_leaves_before_its_batch_is_durable() {
 async fn what_takes_away_comes_first() {
     let journal = Arc::new(Faulty::new(memory().await));
     let (sequencer, deciding) = start_at(&journal, 10).await;
-    let commands = [add_key(1, 99_999), revoke(1), add_key(2, 99_999), revoke(2)];
+    let commands = [
+        (add_key(1, 99_999), broker()),
+        (revoke(1), operator()),
+        (add_key(2, 99_999), broker()),
+        (revoke(2), operator()),
+    ];
     let mut answers: Vec<_> = commands
         .into_iter()
-        .map(|command| {
+        .map(|(command, by)| {
             let sequencer = sequencer.clone();
-            async move { sequencer.submit(command, operator()).await }.boxed()
+            async move { sequencer.submit(command, by).await }.boxed()
         })
         .collect();
     answers.iter_mut().for_each(|answer| assert!(answer.now_or_never().is_none()));
@@ -188,7 +198,7 @@ async fn overtaken_it_decides_anew() {
     // What another broker did makes the decision another one.
     let theirs = Entry { event: key_event(1, 55_555), at: time(10), ..samples::opening() };
     journal.fail(0, Plan::Overtaken(vec![theirs]));
-    let refused = sequencer.submit(add_key(1, 99_999), operator()).await;
+    let refused = sequencer.submit(add_key(1, 99_999), broker()).await;
     assert_eq!(refused, Err(Failure::Denied(Denial::IdReused)));
     assert_eq!(events(&*journal).await, [revoked(7), revoked(1), key_event(1, 55_555)]);
 }
@@ -217,7 +227,7 @@ async fn of_all_that_are_asked_the_same_one_did_it() {
     for key in 1..=20 {
         let ask = |sequencer: &Sequencer| {
             let sequencer = sequencer.clone();
-            async move { sequencer.submit_once(add_key(key, 99_999), operator()).await }
+            async move { sequencer.submit_once(add_key(key, 99_999), broker()).await }
         };
         let (first, second, third) = tokio::join!(ask(&one), ask(&other), ask(&one));
         let made = [first, second, third].map(|done| done.unwrap().1);
@@ -312,14 +322,14 @@ async fn with_the_clock_off_it_only_takes_away() {
     journal.append(&head, &chain(&head, &[ahead]).unwrap()).await.unwrap();
     let (sequencer, deciding) = start_at(&journal, 57_999).await;
     tokio::spawn(deciding.run());
-    let refused = sequencer.submit(add_key(1, 99_999), operator()).await;
+    let refused = sequencer.submit(add_key(1, 99_999), broker()).await;
     assert_eq!(refused, Err(Fault::ClockOff.into()));
     let taken = sequencer.submit(revoke(1), operator()).await.unwrap();
     assert_eq!(taken.time, time(60_000), "never earlier than the entry before");
 
     let (sequencer, deciding) = start_at(&journal, 58_000).await;
     tokio::spawn(deciding.run());
-    assert!(sequencer.submit(add_key(1, 99_999), operator()).await.is_ok());
+    assert!(sequencer.submit(add_key(1, 99_999), broker()).await.is_ok());
 }
 
 /// Set years ahead, even for a moment, it would leave a time in the log that no decision may come
@@ -331,12 +341,12 @@ async fn a_clock_that_was_set_gets_into_no_entry() {
     tokio::spawn(deciding.run());
     let set = async |now: u64, n: u32| {
         clock.now.store(now, Ordering::SeqCst);
-        let refused = sequencer.submit(add_key(n, 99_999_999), operator()).await;
+        let refused = sequencer.submit(add_key(n, 99_999_999), broker()).await;
         assert_eq!(refused, Err(Fault::ClockOff.into()), "{now}");
     };
     clock.pass(1_000);
     clock.now.fetch_add(2_000, Ordering::SeqCst);
-    sequencer.submit(add_key(1, 99_999_999), operator()).await.unwrap();
+    sequencer.submit(add_key(1, 99_999_999), broker()).await.unwrap();
     set(13_001, 2).await;
     let taken = sequencer.submit(revoke(1), operator()).await.unwrap();
     assert_eq!(taken.time, time(13_000), "not before the entry before");
@@ -345,7 +355,7 @@ async fn a_clock_that_was_set_gets_into_no_entry() {
     assert_eq!(taken.time, time(16_000), "what has passed was counted");
     // As it was: all is well at once.
     clock.now.store(16_001, Ordering::SeqCst);
-    sequencer.submit(add_key(3, 99_999_999), operator()).await.unwrap();
+    sequencer.submit(add_key(3, 99_999_999), broker()).await.unwrap();
     // Set, and set again: a minute counts from the last time.
     set(50_000_000, 4).await;
     clock.pass(59_000);
@@ -353,7 +363,7 @@ async fn a_clock_that_was_set_gets_into_no_entry() {
     clock.pass(59_999);
     set(60_059_999, 6).await;
     clock.pass(1);
-    let taken = sequencer.submit(add_key(7, 99_999_999), operator()).await.unwrap();
+    let taken = sequencer.submit(add_key(7, 99_999_999), broker()).await.unwrap();
     assert_eq!(taken.time, time(60_060_000));
 }
 
@@ -361,7 +371,7 @@ async fn a_clock_that_was_set_gets_into_no_entry() {
 async fn what_nobody_waits_for_any_more_is_not_done() {
     let journal = Arc::new(memory().await);
     let (sequencer, deciding) = start_at(&journal, 10).await;
-    assert!(sequencer.submit(add_key(1, 99_999), operator()).now_or_never().is_none());
+    assert!(sequencer.submit(add_key(1, 99_999), broker()).now_or_never().is_none());
     tokio::spawn(deciding.run());
     sequencer.submit(revoke(1), operator()).await.unwrap();
     sequencer.submit(revoke(2), operator()).await.unwrap();
@@ -373,9 +383,9 @@ async fn a_full_queue_refuses() {
     let journal = Arc::new(memory().await);
     let (sequencer, _not_running) = start_at(&journal, 10).await;
     let mut waiting: Vec<_> =
-        (0..QUEUE).map(|_| sequencer.submit(add_key(1, 99_999), operator()).boxed()).collect();
+        (0..QUEUE).map(|_| sequencer.submit(add_key(1, 99_999), broker()).boxed()).collect();
     waiting.iter_mut().for_each(|answer| assert!(answer.now_or_never().is_none()));
-    let refused = sequencer.submit(add_key(1, 99_999), operator()).await;
+    let refused = sequencer.submit(add_key(1, 99_999), broker()).await;
     assert_eq!(refused, Err(Fault::Busy.into()));
     let taking = sequencer.submit(revoke(1), operator()).now_or_never();
     assert_eq!(taking, None, "the other lane has room");

@@ -70,8 +70,8 @@ pub struct Config {
     /// Whether several processes answer for this audience: every proof must then carry a nonce of
     /// the process that it is shown to.
     pub shared_audience: bool,
-    /// How many tokens whose signatures are good are remembered; one with more than 2 KiB of text or
-    /// eight values in its caveats counts for several, and one with more than 32 values is never
+    /// How many tokens whose signatures are good are remembered. One with more than 2 KiB of text
+    /// or eight values in its caveats counts for several, and one with more than 32 values is never
     /// remembered.
     pub cached_tokens: u64,
     /// How many proofs are remembered.
