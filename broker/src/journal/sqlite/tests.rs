@@ -146,10 +146,9 @@ async fn the_write_ahead_log_is_folded_back_while_appends_go_on() {
     assert_eq!(store.read(&Head::ORIGIN, 9_999).await.unwrap().len(), 5 + 3 * FOLD_COMMITS);
 }
 
-/// What is kept beside the log may flood the writer; the log does not wait behind it, and it is
-/// refused at last.
+/// What is kept beside the log may flood the writer: it is refused at last, and the log is not.
 #[tokio::test]
-async fn a50_a_flood_beside_the_log_is_bounded_and_does_not_hold_it_up() {
+async fn a50_a_flood_beside_the_log_is_bounded_and_does_not_shut_it_out() {
     let (_dir, path) = file();
     let head = *filled(&path).await[4].head();
     let store = Sqlite::open(&path).unwrap();
@@ -166,16 +165,41 @@ async fn a50_a_flood_beside_the_log_is_bounded_and_does_not_hold_it_up() {
     let refused = writes.iter_mut().map(refused).filter(|refused| *refused).count();
     // One may be under way.
     assert!((thread::QUEUE - 1..=thread::QUEUE).contains(&refused), "{refused}");
-    let order = std::sync::Mutex::new(Vec::new());
-    let note = |what: &'static str| order.lock().unwrap().push(what);
     let more = chain(&head, &[revocation(9)]).unwrap();
-    let mut append = store.append(&head, &more).map(|done| (note("log"), done).1).boxed();
-    let last = writes.remove(thread::QUEUE / 2).map(|done| (note("side"), done).1);
+    let mut append = store.append(&head, &more).boxed();
     assert!((&mut append).now_or_never().is_none(), "appended while the file was held");
     drop(held);
-    let (appended, _last) = tokio::join!(append, last);
-    appended.unwrap();
-    assert_eq!(order.into_inner().unwrap(), ["log", "side"]);
+    append.await.unwrap();
+}
+
+/// In the order in which the thread takes them up: whoever waits may hear of it in another one.
+#[tokio::test]
+async fn what_the_log_waits_for_goes_first() {
+    let thread = Thread::start("test", Connection::open_in_memory().unwrap()).unwrap();
+    let order = Arc::<std::sync::Mutex<Vec<Lane>>>::default();
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let held = thread.run(Lane::Side, move |_, _| {
+        gone.recv().unwrap();
+        Ok(())
+    });
+    let mut held = held.boxed();
+    assert!((&mut held).now_or_never().is_none());
+    let note = |lane| {
+        let order = order.clone();
+        let noted = thread.run(lane, move |_, _| {
+            order.lock().unwrap().push(lane);
+            Ok(())
+        });
+        noted.boxed()
+    };
+    let mut noted: Vec<_> = [Lane::Side, Lane::Log, Lane::Side, Lane::Log].map(note).into();
+    noted.iter_mut().for_each(|noted| assert!(noted.now_or_never().is_none()));
+    go.send(()).unwrap();
+    held.await.unwrap();
+    for noted in noted {
+        noted.await.unwrap();
+    }
+    assert_eq!(*order.lock().unwrap(), [Lane::Log, Lane::Log, Lane::Side, Lane::Side]);
 }
 
 /// A copy was put back under an open store, as a restore by hand does it.
