@@ -342,3 +342,25 @@ fn so_many_are_remembered() {
     world.pass(secs(100));
     world.lock(&n_of(4096), 100).unwrap();
 }
+
+/// Only what is on all that a workload does cuts its streams; and taking away waits for nothing.
+#[test]
+fn the_streams_of_a_workload_end_by_a_lock_on_all_of_it() {
+    let whole = Lock { workload: Some(id("agent/a")), ..bare(1) };
+    for (lock, cut) in [
+        (whole.clone(), true),
+        (Lock { workload: Some(id("agent/b")), ..bare(1) }, false),
+        (Lock { task: Some("task-1".parse().unwrap()), ..whole.clone() }, false),
+        (Lock { prefix: Some("db/prod".parse().unwrap()), ..whole.clone() }, false),
+        (Lock { person: Some(person("pat")), ..whole.clone() }, false),
+        (locks()[1].clone(), false),
+    ] {
+        let mut world = World::new();
+        world.lock(&lock, 100).unwrap();
+        let on = |now| world.state.lock_on_workload(&id("agent/a"), now).is_some();
+        assert_eq!(on(world.now), cut, "{lock:?}");
+        assert!(!on(world.now.plus(secs(100))), "{lock:?}");
+    }
+    assert!(Command::Lock(whole.clone(), World::new().now, None).takes_away());
+    assert!(!Command::Unlock(whole.id).takes_away());
+}

@@ -26,7 +26,7 @@ pub(super) struct Draw {
 }
 
 pub(super) fn draws() -> impl Strategy<Value = Vec<Draw>> {
-    let one = (0u8..34, any::<u8>(), any::<u8>(), any::<u8>(), 0u8..24);
+    let one = (0u8..33, any::<u8>(), any::<u8>(), any::<u8>(), 0u8..24);
     let one = one.prop_map(|(what, who, about, how, wait)| Draw { what, who, about, how, wait });
     proptest::collection::vec(one, 1..80)
 }
@@ -135,25 +135,29 @@ impl Model {
                 ),
             ),
             28 => ("person/ops", self.bundle(how)),
-            29 => ("person/ops", self.lock(about, how)),
-            30 => {
+            29 | 30 => ("person/ops", self.lock(about, how)),
+            31 => {
                 let lock = LockId::new([about % 4; 16]);
                 (if how % 4 == 0 { as_person } else { "person/ops" }, Command::Unlock(lock))
             }
-            31 => (as_person, identity(about, how)?),
+            32 => (as_person, identity(about, how)?),
             _ => return None,
         })
     }
 
+    /// Mostly on one thing, so that some of what is asked for matches, and the rest goes on.
     fn lock(&self, about: u8, how: u8) -> Command {
+        let on = |what: u8| how % 6 == what || how % 36 == what + 6;
         let lock = Lock {
             id: LockId::new([about % 4; 16]),
-            workload: (how & 1 == 0).then(|| id("agent/a")),
-            task: (how & 2 == 0).then(|| "task-1".parse().unwrap()),
-            prefix: (how & 4 == 0).then(|| "db/prod/orders".parse().unwrap()),
-            person: (how & 24 == 24).then(|| person(if how & 32 == 0 { "pat" } else { "ann" })),
+            workload: on(0).then(|| id("agent/a")),
+            task: on(1).then(|| "task-1".parse().unwrap()),
+            prefix: on(2).then(|| "db/prod/orders".parse().unwrap()),
+            person: (on(3).then(|| person("pat")))
+                .or_else(|| on(4).then(|| person("ann")))
+                .or_else(|| on(5).then(|| person("ops"))),
         };
-        Command::Lock(lock, self.world.now.plus(secs(u64::from(how) + 30)), None)
+        Command::Lock(lock, self.world.now.plus(secs(u64::from(how) / 2 + 20)), None)
     }
 
     fn filing(&mut self, draw: Draw) -> Option<(&'static str, Command)> {
