@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(test)]
 pub(crate) use self::services::routes;
 use self::services::{Grpc, serve};
+use crate::api::enforcement::standings;
 use crate::api::{Broker, BundleError, LoadedBundle};
 use crate::authority::{Authority, AuthorityError};
 use crate::config::Config;
@@ -268,7 +269,7 @@ fn page(
     let gauges = Arc::new(move || {
         let (state, now) = (broker.sequencer.state(), broker.clock.now());
         let tally = state.tally_all(now);
-        let standings = broker.hub.instances.standings(broker.hub.uptime());
+        let standings = standings(&broker);
         let count = |holds: fn(&&Standing) -> bool| {
             u64::try_from(standings.iter().filter(holds).count()).unwrap_or(u64::MAX)
         };

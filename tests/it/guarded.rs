@@ -63,6 +63,8 @@ pub(crate) struct Opening {
     /// Which of its instances it is.
     pub(crate) instance: String,
     pub(crate) max_staleness: Duration,
+    /// Whether it goes on when it hears nothing.
+    pub(crate) best_effort: bool,
     /// Resources with a tighter bound.
     pub(crate) bounds: Vec<(&'static str, Duration)>,
     /// Resources on which what runs drains.
@@ -82,6 +84,7 @@ impl Opening {
         Self {
             instance: "one".into(),
             max_staleness,
+            best_effort: false,
             bounds: Vec::new(),
             drains: Vec::new(),
             listen: None,
@@ -105,11 +108,14 @@ impl Gateway {
 
     /// An instance of the gateway whose session this is.
     pub(crate) async fn run(session: Arc<Session>, trust_root: &str, opening: Opening) -> Self {
-        let Opening { instance, max_staleness, bounds, drains, listen, base_url, clock, log: _ } =
-            opening;
+        let Opening { instance, max_staleness, best_effort, bounds, drains, .. } = opening.clone();
+        let Opening { listen, base_url, clock, .. } = opening;
         let audience = session.identity().id().clone();
         let root = trust_root.parse().unwrap();
         let mut profile = Profile::new(root, max_staleness, Source::Direct).unwrap();
+        if best_effort {
+            profile = profile.best_effort();
+        }
         for (pattern, bound) in bounds {
             profile = profile.bound(pattern.parse().unwrap(), bound).unwrap();
         }

@@ -5,8 +5,10 @@ use std::time::Duration;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::wire::{Decoded, attenuate, delegate};
 use ed25519_dalek::SigningKey;
+use serde_json::Value as Json;
 use zeroize::Zeroizing;
 
+use crate::guarded::Opening;
 use crate::parties::{Agent, Gateway, Use, random};
 use crate::world::World;
 
@@ -85,4 +87,38 @@ async fn a19_revoked_by_delegate_block_prefix_and_key_on_the_command_line() {
     ] {
         assert!(log.contains(&told), "{told}: {log}");
     }
+}
+
+/// A gateway that goes on when it hears nothing is not forgotten with the broker that it followed:
+/// nothing is said to hold everywhere while it may be there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_opted_out_is_listed_after_the_broker_has_restarted() {
+    let mut world = World::start("");
+    let tight = Opening::usual(Duration::from_secs(1));
+    let loose = Opening { instance: "loose".into(), best_effort: true, ..tight };
+    let gateway = Gateway::opened(&world, "gateway/orders", loose).await;
+    let agent = Agent::new(&world, "agent/support").await;
+    let (request, held) = agent.reading(&world).await;
+    let own = reads(&agent.key, &held.token);
+    own.until(&gateway, 200).await;
+    world.kill();
+    // Nobody tells it anything beyond its bound, and it goes on.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(own.at(&gateway).await.status, 200);
+    drop(gateway);
+    world.serve();
+
+    let status = world.run("person/olga", &["status", "--output", "json"]);
+    let status: Json = serde_json::from_slice(&status.stdout).unwrap();
+    let listed = &status["instances"][0];
+    assert_eq!([&listed["instance"], &listed["connected"]], [&Json::from("loose"), &false.into()]);
+    assert_eq!(listed["best_effort"], true, "{status}");
+    let log = world.run("person/olga", &["audit", "query", "--kind", "opted_out"]);
+    let log = String::from_utf8(log.stdout).unwrap();
+    assert!(log.contains("follows as loose without refusing"), "{log}");
+    // After a restart this takes until those of before must have refused, had they not opted out.
+    let revoked = world.run("person/olga", &["revoke", "--grant", &request.grant_id, "--wait"]);
+    assert_eq!(revoked.status.code(), Some(20), "{revoked:?}");
+    let told = String::from_utf8_lossy(&revoked.stdout);
+    assert!(told.contains("loose silent") && told.contains("nothing bounds it"), "{revoked:?}");
 }

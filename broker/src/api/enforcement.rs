@@ -15,11 +15,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{Broker, parse, render, status};
-use crate::core::case::{Case, Standing};
+use crate::core::case::{self, Case};
 use crate::core::command::{Caller, Command};
 use crate::core::event::Target;
 use crate::core::state::State;
-use crate::follow::instances;
+use crate::follow::instances::Standing;
 use crate::journal::FreeText;
 
 /// How often a watcher is told how silent each instance is, while nothing else happens.
@@ -44,7 +44,7 @@ pub(super) async fn revoke(
     let ended = |case: &&Case| {
         let after = state.case(&case.grant_id());
         names(&before, &target, case)
-            && after.is_some_and(|case| case.standing(now) == Standing::Revoked)
+            && after.is_some_and(|case| case.standing(now) == case::Standing::Revoked)
     };
     let ended: BTreeSet<GrantId> = before.open(now).filter(ended).map(Case::grant_id).collect();
     Ok(v1::RevokeResponse {
@@ -93,7 +93,7 @@ async fn tell_until_it_holds(broker: &Broker, seq: Seq, tell: &Tell) {
         let unseen = broker.hub.unseen_for(uptime);
         let over = waiting.is_over(uptime) && unseen.is_zero();
         if over || due <= Instant::now() {
-            let standings = broker.hub.instances.standings(uptime);
+            let standings = standings(broker);
             let holds = over && standings.iter().all(|standing| standing.holds(seq));
             let response = v1::WatchEnforcementResponse {
                 instances: standings.into_iter().map(instance).collect(),
@@ -114,6 +114,23 @@ async fn tell_until_it_holds(broker: &Broker, seq: Seq, tell: &Tell) {
     }
 }
 
+/// What is known of each instance: of those that follow this broker or did, and of those that are
+/// on record for not refusing by themselves, wherever they follow.
+pub(crate) fn standings(broker: &Broker) -> Vec<Standing> {
+    let mut all = broker.hub.instances.standings(broker.hub.uptime());
+    let state = broker.sequencer.state();
+    let now = broker.now(&state);
+    let here: BTreeSet<_> =
+        all.iter().map(|one| (one.gateway.clone(), one.instance.clone())).collect();
+    let elsewhere = state.unbounded(now);
+    all.extend(elsewhere.filter_map(|(gateway, instance, at)| {
+        let place = (gateway.clone(), instance.clone());
+        (!here.contains(&place)).then(|| Standing::unbounded(place, now.since(at)))
+    }));
+    all.sort_by(|a, b| (&a.gateway, &a.instance).cmp(&(&b.gateway, &b.instance)));
+    all
+}
+
 /// What an operator wants to know of this broker.
 pub(super) fn status(
     broker: &Arc<Broker>,
@@ -129,7 +146,7 @@ pub(super) fn status(
         signing: signing == Some(*key),
         not_after_ms: render::ms(listed.not_after),
     });
-    let standings = broker.hub.instances.standings(broker.hub.uptime());
+    let standings = standings(broker);
     Ok(v1::GetStatusResponse {
         broker: broker.id.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -144,8 +161,8 @@ pub(super) fn status(
     })
 }
 
-fn instance(standing: instances::Standing) -> v1::InstanceStatus {
-    let instances::Standing {
+fn instance(standing: Standing) -> v1::InstanceStatus {
+    let Standing {
         gateway,
         instance,
         enforced,

@@ -12,22 +12,27 @@ use dayfly_verifier::id::{InstanceId, TokenId, UseId};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::trust::Signed;
+use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::ask::judge;
 use super::{Broker, render, report, status};
 use crate::caller::caller_of;
 use crate::core::case::Case;
-use crate::core::command::Command;
+use crate::core::command::{Caller, Command};
 use crate::core::denial::Denial;
 use crate::core::state::State;
+use crate::core::unbounded::RECORD_EVERY;
 use crate::follow::instances::Terms;
 use crate::follow::stream::{self, Asked};
 
 /// How long a gateway may take for its first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
+/// When what could not be recorded is tried again.
+const RECORD_AGAIN: Duration = Duration::from_secs(10);
 
 /// The service.
 pub struct Gateway(pub Arc<Broker>);
@@ -40,7 +45,7 @@ impl GatewayService for Gateway {
         &self,
         request: Request<Streaming<FollowRequest>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        let gateway = caller_of(&request)?.id;
+        let caller = caller_of(&request)?;
         let mut requests = request.into_inner();
         let first = timeout(FIRST_MESSAGE, requests.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("the stream began silently"))??;
@@ -48,9 +53,19 @@ impl GatewayService for Gateway {
             return Err(Status::invalid_argument("the first message must be `subscribe`"));
         };
         let (terms, asked) =
-            parse(gateway, subscribe).map_err(|invalid| status::invalid(&invalid))?;
+            parse(caller.id.clone(), subscribe).map_err(|invalid| status::invalid(&invalid))?;
+        let recorded = match terms.best_effort {
+            true => Some(OptedOut::record(&self.0, caller, terms.instance.clone()).await?),
+            false => None,
+        };
         let (hub, shutdown) = (Arc::clone(&self.0.hub), self.0.shutdown.clone());
-        Ok(Response::new(stream::follow(hub, shutdown, terms, asked, requests).await?))
+        let followed = stream::follow(hub, shutdown, terms, asked, requests).await?;
+        // Held for as long as it follows.
+        let followed = followed.map(move |told| {
+            let _held = &recorded;
+            told
+        });
+        Ok(Response::new(followed.boxed()))
     }
 
     async fn get_trust(
@@ -108,6 +123,37 @@ impl GatewayService for Gateway {
         let submitted = self.0.sequencer.submit(Command::Report(batch), caller).await;
         let state = submitted.map_err(|failure| status::failure(&failure))?;
         Ok(Response::new(v1::ReportUseResponse { head: Some(render::head(&state.head)) }))
+    }
+}
+
+/// An instance that does not refuse when it hears nothing is on record before it is told anything,
+/// and again and again while it follows: every broker knows of it, over restarts.
+struct OptedOut(JoinHandle<()>);
+
+impl OptedOut {
+    async fn record(
+        broker: &Arc<Broker>,
+        caller: Caller,
+        instance: InstanceId,
+    ) -> Result<Self, Status> {
+        let command = Command::OptOut(instance);
+        let recorded = broker.sequencer.submit(command.clone(), caller.clone()).await;
+        recorded.map_err(|failure| status::failure(&failure))?;
+        let broker = Arc::clone(broker);
+        Ok(Self(tokio::spawn(async move {
+            let mut pause = RECORD_EVERY;
+            loop {
+                sleep(pause).await;
+                let again = broker.sequencer.submit(command.clone(), caller.clone()).await;
+                pause = if again.is_ok() { RECORD_EVERY } else { RECORD_AGAIN };
+            }
+        })))
+    }
+}
+
+impl Drop for OptedOut {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

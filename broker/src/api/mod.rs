@@ -11,7 +11,7 @@ pub mod status;
 
 mod apply;
 pub mod ask;
-mod enforcement;
+pub(crate) mod enforcement;
 pub mod keys;
 mod lock;
 mod watch;

@@ -77,6 +77,9 @@ fn what(event: &Event) -> String {
             format!("set lock {} on {} until {until}", lock.id, locked(lock))
         }
         Event::Unlocked { lock } => format!("lifted lock {lock}"),
+        Event::OptedOut { instance } => {
+            format!("follows as {instance} without refusing when it hears nothing")
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
-    BundleDigest, ExchangeId, GrantId, KeyId, LockId, PersonId, Purpose, RequestId, TaskId,
-    TextDigest, TokenId, UseId,
+    BundleDigest, ExchangeId, GrantId, InstanceId, KeyId, LockId, PersonId, Purpose, RequestId,
+    TaskId, TextDigest, TokenId, UseId,
 };
 use dayfly_verifier::request::{ConfirmBy, SignerKey};
 use dayfly_verifier::scope::Scope;
@@ -70,6 +70,9 @@ pub enum Command {
     Lock(Lock, Timestamp, Option<TextDigest>),
     /// Lift a lock.
     Unlock(LockId),
+    /// Follow the feed as this instance, which does not refuse when it hears nothing; its gateway
+    /// asks.
+    OptOut(InstanceId),
     /// Put a policy bundle into force.
     Apply(Application),
     /// List a token-signing key of this broker's, which the trust root has listed: its signature
@@ -105,6 +108,7 @@ impl Command {
             | Self::Redeem(..)
             | Self::Reevaluate(..)
             | Self::Unlock(..)
+            | Self::OptOut(..)
             | Self::Report(..)
             | Self::Apply(..)
             | Self::Identity(_, IdentityChange::Invited | IdentityChange::Joined { .. })

@@ -144,6 +144,8 @@ pub enum Limited {
     Reports,
     /// Locks in force.
     Locks,
+    /// Instances of a gateway that opted out of refusing.
+    Unbounded,
 }
 
 impl std::fmt::Display for Limited {
@@ -155,6 +157,7 @@ impl std::fmt::Display for Limited {
             Self::Exchanges => "exchanges for one token",
             Self::Reports => "batches of uses",
             Self::Locks => "locks",
+            Self::Unbounded => "instances that opted out",
         })
     }
 }

@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use dayfly_verifier::claims::Claims;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
-    BatchDigest, BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, LockId, PersonId,
-    RequestDigest, Seq, TextDigest, TokenId, UseId,
+    BatchDigest, BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, InstanceId, KeyId, LockId,
+    PersonId, RequestDigest, Seq, TextDigest, TokenId, UseId,
 };
 pub use dayfly_verifier::request::Answer;
 use dayfly_verifier::request::{Request, Requirement, SignerKey};
@@ -209,6 +209,11 @@ pub enum Event {
         /// Its id.
         lock: LockId,
     },
+    /// A gateway's instance follows that does not refuse when it hears nothing.
+    OptedOut {
+        /// The process.
+        instance: InstanceId,
+    },
     /// A gateway told what was done with tokens, counted.
     UsesReported(Report),
 }
@@ -253,7 +258,8 @@ impl Event {
             | Self::Ended { .. }
             | Self::UsesReported(_)
             | Self::IdentityChanged { .. }
-            | Self::Unlocked { .. } => None,
+            | Self::Unlocked { .. }
+            | Self::OptedOut { .. } => None,
         }
     }
 }

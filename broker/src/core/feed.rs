@@ -100,7 +100,8 @@ pub(super) fn said(state: &State, entry: &Entry) -> Option<(Kind, Timestamp)> {
         | Event::ExchangeAnswered { .. }
         | Event::UseRedeemed { .. }
         | Event::UsesReported(_)
-        | Event::IdentityChanged { .. } => return None,
+        | Event::IdentityChanged { .. }
+        | Event::OptedOut { .. } => return None,
     };
     let last_death = last_death(state, entry.at, &target).filter(|death| *death > entry.at)?;
     Some((Kind::Revoked(target), last_death.plus(AFTERLIFE)))

@@ -9,6 +9,7 @@ pub mod directory;
 pub mod event;
 pub mod limits;
 pub mod locks;
+pub mod unbounded;
 pub mod verdict;
 
 pub mod case;

@@ -23,6 +23,7 @@ use super::limits::Limits;
 use super::locks::{Locks, SetLock};
 use super::reports::Reports;
 use super::step::{step, takes_away};
+use super::unbounded::Unbounded;
 
 /// What the log means, up to its head. A clone is cheap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct State {
     pub(super) invited: OrdMap<SpiffeId, BTreeSet<PersonId>>,
     /// What is refused whatever policy says.
     pub(super) locks: Locks,
+    /// The gateway instances that nothing bounds.
+    pub(super) unbounded: Unbounded,
     pub(super) cases: OrdMap<GrantId, Arc<Case>>,
     pub(super) index: Index,
 }
@@ -107,6 +110,7 @@ impl State {
             reports: Reports::default(),
             invited: OrdMap::new(),
             locks: Locks::default(),
+            unbounded: Unbounded::default(),
             cases: OrdMap::new(),
             index: Index::default(),
         }
@@ -210,6 +214,7 @@ impl State {
             Event::Revoked { target, .. } => self.revoke(target, event)?,
             Event::Locked { lock, until, reason } => self.set_lock(by, lock, *until, *reason)?,
             Event::Unlocked { lock } => self.locks.lift(lock),
+            Event::OptedOut { instance } => self.unbounded.fold(by, instance, self.time)?,
             Event::UsesReported(report) => self.reports.fold(by, report, self.time)?,
         }
         Ok(())

@@ -33,7 +33,8 @@ pub(super) const fn takes_away(event: &Event) -> bool {
         | Event::UseRedeemed { .. }
         | Event::UsesReported(_)
         | Event::IdentityChanged { .. }
-        | Event::Unlocked { .. } => false,
+        | Event::Unlocked { .. }
+        | Event::OptedOut { .. } => false,
     }
 }
 
@@ -102,7 +103,8 @@ fn pending(
         | Event::UsesReported(_)
         | Event::IdentityChanged { .. }
         | Event::Locked { .. }
-        | Event::Unlocked { .. } => return Err("the event is not about an open case"),
+        | Event::Unlocked { .. }
+        | Event::OptedOut { .. } => return Err("the event is not about an open case"),
     }
     Ok(Some(new))
 }
@@ -156,7 +158,8 @@ fn granted(
         | Event::UsesReported(_)
         | Event::IdentityChanged { .. }
         | Event::Locked { .. }
-        | Event::Unlocked { .. } => return Err("the event is not about an open case"),
+        | Event::Unlocked { .. }
+        | Event::OptedOut { .. } => return Err("the event is not about an open case"),
     }
     Ok(Some(Case { stage: Stage::Granted(grant), ..case.clone() }))
 }

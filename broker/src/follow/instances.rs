@@ -107,6 +107,22 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Of an instance that nothing bounds, and of which nothing is known but that it was on record
+    /// that long ago.
+    #[must_use]
+    pub fn unbounded((gateway, instance): (SpiffeId, InstanceId), silent_for: Duration) -> Self {
+        Self {
+            gateway,
+            instance,
+            enforced: Seq(0),
+            silent_for,
+            refuses_in: None,
+            max_staleness: Duration::ZERO,
+            connected: false,
+            best_effort: true,
+        }
+    }
+
     /// Whether what stands at `seq` surely holds there.
     #[must_use]
     pub fn holds(&self, seq: Seq) -> bool {

@@ -313,6 +313,7 @@ pub(crate) fn events() -> Vec<Event> {
     events.push(report());
     events.extend(identities());
     events.extend(locks());
+    events.push(Event::OptedOut { instance: "orders-1".parse().unwrap() });
     events
 }
 

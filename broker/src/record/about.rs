@@ -23,7 +23,7 @@ pub enum Subject<'a> {
     Uses(&'a Report),
     /// An identity of the embedded authority.
     Identity(&'a SpiffeId),
-    /// The broker, its keys or its policy.
+    /// The broker, its keys or its policy, or how a gateway follows.
     Broker,
 }
 
@@ -50,7 +50,8 @@ pub const fn subject(event: &Event) -> Subject<'_> {
         Event::EpochOpened { .. }
         | Event::BundleApplied { .. }
         | Event::KeyAdded { .. }
-        | Event::KeyRetired { .. } => Subject::Broker,
+        | Event::KeyRetired { .. }
+        | Event::OptedOut { .. } => Subject::Broker,
     }
 }
 
@@ -77,6 +78,7 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::IdentityChanged { .. } => "identity_changed",
         Event::Locked { .. } => "locked",
         Event::Unlocked { .. } => "unlocked",
+        Event::OptedOut { .. } => "opted_out",
     }
 }
 
@@ -103,6 +105,7 @@ pub fn names(entry: &Entry, person: &PersonId) -> bool {
         | Event::Ended { .. }
         | Event::Revoked { .. }
         | Event::Unlocked { .. }
+        | Event::OptedOut { .. }
         | Event::UsesReported(_)
         | Event::IdentityChanged { .. } => false,
     }

@@ -216,7 +216,8 @@ impl Story {
             | Event::BundleApplied { .. }
             | Event::KeyAdded { .. }
             | Event::KeyRetired { .. }
-            | Event::IdentityChanged { .. } => return None,
+            | Event::IdentityChanged { .. }
+            | Event::OptedOut { .. } => return None,
         })
     }
 

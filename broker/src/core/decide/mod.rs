@@ -12,6 +12,7 @@ mod lock;
 mod operate;
 mod redeem;
 mod report;
+mod unbounded;
 
 pub use approve::foresee;
 use dayfly_verifier::id::{GrantId, PersonId};
@@ -65,6 +66,7 @@ pub fn decide(
         Command::Revoke(target, reason) => operate::revoke(&asked, target, *reason),
         Command::Lock(lock, until, reason) => lock::lock(&asked, lock, *until, *reason),
         Command::Unlock(id) => lock::unlock(&asked, id),
+        Command::OptOut(instance) => unbounded::opt_out(&asked, instance),
         Command::Apply(application) => bundle::apply(&asked, application),
         Command::AddKey { key, public, not_after } => {
             operate::add_key(&asked, *key, *public, *not_after)

@@ -18,4 +18,5 @@ mod refusals;
 mod reports;
 mod rulebook;
 mod texts;
+mod unbounded;
 mod world;

@@ -200,6 +200,7 @@ impl Told {
                 self.locks.insert(lock.id, (lock.clone(), *until));
             }
             Event::Unlocked { lock } => self.unlocked(lock, by, at)?,
+            Event::OptedOut { .. } => law!(matches!(by, Actor::Gateway(_)), "by no gateway"),
             Event::EpochOpened { .. } | Event::KeyAdded { .. } | Event::KeyRetired { .. } => {}
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
-    BundleDigest, Epoch, ExchangeId, GrantId, KeyId, LockId, PersonId, TextDigest, TokenId, UseId,
+    BundleDigest, Epoch, ExchangeId, GrantId, InstanceId, KeyId, LockId, PersonId, TextDigest,
+    TokenId, UseId,
 };
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::request::SignerKey;
@@ -112,6 +113,9 @@ pub(super) enum EventV1 {
     Unlocked {
         lock: Text<LockId>,
     },
+    OptedOut {
+        instance: Text<InstanceId>,
+    },
 }
 
 impl From<&Actor> for ActorV1 {
@@ -188,11 +192,10 @@ impl From<&Event> for EventV1 {
                 exchange: exchange.into(),
                 token: token.into(),
             },
-            Event::UseRedeemed { grant, token, use_id } => Self::UseRedeemed {
-                grant: grant.into(),
-                token: token.into(),
-                use_id: use_id.into(),
-            },
+            Event::UseRedeemed { grant, token, use_id } => {
+                let (grant, token, use_id) = (grant.into(), token.into(), use_id.into());
+                Self::UseRedeemed { grant, token, use_id }
+            }
             Event::Ended { grant, end } => Self::Ended { grant: grant.into(), end: end.into() },
             Event::IdentityChanged { id, change } => {
                 Self::IdentityChanged { id: id.into(), change: (*change).into() }
@@ -201,12 +204,12 @@ impl From<&Event> for EventV1 {
                 Self::Revoked { target: target.into(), reason: reason.map(Text) }
             }
             Event::UsesReported(report) => Self::UsesReported(report.into()),
-            Event::Locked { lock, until, reason } => Self::Locked {
-                lock: lock.into(),
-                until_ms: until.as_ms(),
-                reason: reason.map(Text),
-            },
+            Event::Locked { lock, until, reason } => {
+                let (until_ms, reason) = (until.as_ms(), reason.map(Text));
+                Self::Locked { lock: lock.into(), until_ms, reason }
+            }
             Event::Unlocked { lock } => Self::Unlocked { lock: lock.into() },
+            Event::OptedOut { instance } => Self::OptedOut { instance: instance.into() },
         }
     }
 }
@@ -278,6 +281,7 @@ impl TryFrom<EventV1> for Event {
                 reason: reason.map(|text| text.0),
             },
             EventV1::Unlocked { lock } => Self::Unlocked { lock: lock.0 },
+            EventV1::OptedOut { instance } => Self::OptedOut { instance: instance.0 },
         })
     }
 }

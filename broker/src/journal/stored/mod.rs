@@ -25,7 +25,7 @@ use crate::core::event::Entry;
 pub const VERSION: u32 = 1;
 
 /// The kinds of entry that this version understands.
-pub const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 20] = [
     "epoch_opened",
     "bundle_applied",
     "key_added",
@@ -45,6 +45,7 @@ pub const KINDS: [&str; 19] = [
     "identity_changed",
     "locked",
     "unlocked",
+    "opted_out",
 ];
 
 /// An entry, version 1.

@@ -143,6 +143,7 @@ impl Told {
             | Command::Identity(..)
             | Command::Lock(..)
             | Command::Unlock(_)
+            | Command::OptOut(_)
             | Command::Apply(_)
             | Command::AddKey { .. }
             | Command::RetireKey(_) => {}
