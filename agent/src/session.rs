@@ -153,6 +153,16 @@ impl Session {
         self.way.load().1.clone()
     }
 
+    /// A channel to each of the brokers alone, by its address. Connects at its first call.
+    #[must_use]
+    pub fn each(&self) -> Vec<(String, Channel)> {
+        let channel = |address: &String| {
+            let connector = connector(&[address.clone()].into(), 0, self.tls.clone());
+            (address.clone(), endpoint().connect_with_connector_lazy(connector))
+        };
+        self.addresses.iter().map(channel).collect()
+    }
+
     /// The same, with a number that [`Self::elsewhere`] takes.
     pub(crate) fn way(&self) -> (usize, Channel) {
         let way = self.way.load();

@@ -12,6 +12,7 @@ use dayfly_verifier::time::Timestamp;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::time::ASN1Time;
 
 /// The object identifier of Ed25519 keys (RFC 8410, section 3).
 const ED25519: &str = "1.3.101.112";
@@ -83,6 +84,7 @@ pub struct TrustBundle {
     domain: Arc<str>,
     roots: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
+    until: Timestamp,
 }
 
 impl TrustBundle {
@@ -93,17 +95,27 @@ impl TrustBundle {
         if roots.is_empty() {
             return Err(refused("must have at least one root certificate"));
         }
+        let mut until = Vec::new();
         let anchor = |root: &CertificateDer<'static>| {
             let (_, parsed) = X509Certificate::from_der(root)
                 .map_err(|_| refused("must consist of certificates"))?;
             if !parsed.is_ca() {
                 return Err(refused("must hold certificates of authorities only"));
             }
+            let end = time(parsed.validity().not_after);
+            until.push(end.map_err(|_| refused("must end at a time"))?);
             let anchor = webpki::anchor_from_trusted_cert(root);
             anchor.map(|anchor| anchor.to_owned()).map_err(|_| refused("must consist of roots"))
         };
         let anchors = roots.iter().map(anchor).collect::<Result<_, _>>()?;
-        Ok(Self { domain: domain.into(), roots, anchors })
+        let until = until.into_iter().min().unwrap_or_default();
+        Ok(Self { domain: domain.into(), roots, anchors, until })
+    }
+
+    /// When the first of them ends.
+    #[must_use]
+    pub const fn until(&self) -> Timestamp {
+        self.until
     }
 
     /// The trust domain whose IDs they vouch for.
@@ -202,15 +214,16 @@ pub fn read_leaf(der: &CertificateDer<'_>) -> Result<Peer, SvidError> {
     let key_info = cert.public_key();
     let ed25519 = key_info.algorithm.algorithm.to_id_string() == ED25519;
     let key = HolderKey::from_slice(&key_info.subject_public_key.data).ok().filter(|_| ed25519);
-    let time = |time: x509_parser::time::ASN1Time| {
-        let secs = u64::try_from(time.timestamp()).map_err(|_| SvidError::Malformed)?;
-        Timestamp::from_secs(secs).map_err(|_| SvidError::Malformed)
-    };
     let (from, until) = (time(cert.validity().not_before)?, time(cert.validity().not_after)?);
     let generation =
         cert.raw_serial().last_chunk::<8>().map_or(0, |count| u64::from_be_bytes(*count));
     let key_digest = Sha256::digest(key_info.raw).into();
     Ok(Peer { id, key, key_digest, generation, from, until })
+}
+
+fn time(time: ASN1Time) -> Result<Timestamp, SvidError> {
+    let secs = u64::try_from(time.timestamp()).map_err(|_| SvidError::Malformed)?;
+    Timestamp::from_secs(secs).map_err(|_| SvidError::Malformed)
 }
 
 fn uri<'a>(name: &GeneralName<'a>) -> Option<&'a str> {

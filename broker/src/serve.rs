@@ -151,6 +151,7 @@ impl Opened {
             store,
             signer,
             authority: Arc::new(authority),
+            live: live.clone(),
             started_at: clock.now(),
             clock,
             random: host.random.clone(),

@@ -38,4 +38,5 @@ mod surviving;
 mod tidy;
 mod uses;
 mod waiting;
+mod watching;
 mod world;

@@ -147,6 +147,7 @@ pub(super) fn status(
         not_after_ms: render::ms(listed.not_after),
     });
     let standings = standings(broker);
+    let locks: Vec<_> = state.locks(now).map(|lock| lock.until).collect();
     Ok(v1::GetStatusResponse {
         broker: broker.id.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -158,6 +159,17 @@ pub(super) fn status(
         keys: keys.collect(),
         now_ms: render::ms(now),
         started_at_ms: render::ms(broker.started_at),
+        confirmed_ago_ms: millis(now.since(broker.hub.confirmed_at())),
+        oldest_pending_ms: state.oldest_pending(now).map_or(0, render::ms),
+        locks: u64::try_from(locks.len()).unwrap_or(u64::MAX),
+        first_lock_ends_ms: locks.into_iter().min().map_or(0, render::ms),
+        locked_ids: broker.authority.locked_ids(),
+        last_revocation: state
+            .last_revocation
+            .map(|(seq, at)| v1::LastRevocation { seq: seq.0, at_ms: render::ms(at) }),
+        feed_key_ends_ms: render::ms(broker.hub.key_ends()),
+        certificate_ends_ms: render::ms(broker.live.get().until()),
+        authority_ends_ms: render::ms(broker.authority.bundle().until()),
     })
 }
 

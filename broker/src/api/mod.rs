@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use dayfly_agent::tls::Live;
 use dayfly_verifier::id::BundleDigest;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock, Timestamp};
@@ -59,6 +60,8 @@ pub struct Broker {
     pub signer: Signer,
     /// Gives SVIDs.
     pub authority: Arc<Authority>,
+    /// Its own one.
+    pub live: Live,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Salts, and ids that the broker draws.

@@ -51,14 +51,6 @@ impl Console {
         self.result(|| table(head, rows), json);
     }
 
-    /// Begins a page that takes the place of the one before, on a terminal; elsewhere they follow
-    /// each other. It leaves no mode of the terminal behind, however the command ends.
-    pub fn page(&self) {
-        if self.format == Format::Text && io::stdout().is_terminal() {
-            finish(write!(io::stdout().lock(), "\x1b[H\x1b[2J"));
-        }
-    }
-
     /// Writes one line to standard output. A reader that has gone away is not an error.
     pub fn line(&self, line: &str) {
         finish(writeln!(anstream::stdout().lock(), "{line}"));
@@ -119,6 +111,71 @@ impl Console {
         io::stdin().read_line(&mut answer).ok()?;
         Some(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
+}
+
+/// A page that is drawn in place of the one before on a terminal; elsewhere they follow each other.
+/// The cursor is hidden for as long as this lives.
+pub struct Screen {
+    console: Console,
+    terminal: bool,
+}
+
+impl Screen {
+    /// Clears the terminal, where there is one and text is shown.
+    #[must_use]
+    pub fn open(console: Console) -> Self {
+        let terminal = console.format == Format::Text && io::stdout().is_terminal();
+        if terminal {
+            control("\x1b[?25l\x1b[H\x1b[2J");
+        }
+        Self { console, terminal }
+    }
+
+    /// Whether pages are drawn in place: then they may be drawn again because time has passed.
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Shows a page, or as JSON what it says.
+    pub fn draw(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Json) {
+        if !self.terminal {
+            return self.console.result(text, json);
+        }
+        // Line by line over what was there: nothing flickers.
+        control("\x1b[H");
+        for line in text().trim_end().lines() {
+            finish(write!(anstream::stdout().lock(), "{line}"));
+            control("\x1b[K\n");
+        }
+        control("\x1b[K\n");
+        self.note("Ctrl-C ends this");
+    }
+
+    /// A line below the page, for people.
+    pub fn note(&self, line: &str) {
+        if self.terminal {
+            control("\x1b[J\x1b7");
+            finish(write!(anstream::stdout().lock(), "{FAINT}{line}{FAINT:#}"));
+            control("\x1b8");
+        } else {
+            self.console.progress(line);
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if self.terminal {
+            control("\x1b[J\x1b[?25h");
+        }
+    }
+}
+
+/// What moves the cursor, and is no text: never stripped.
+fn control(sequence: &str) {
+    finish(io::stdout().write_all(sequence.as_bytes()));
+    finish(io::stdout().flush());
 }
 
 /// Rows under a head, in columns; cells must be free of control characters.

@@ -25,7 +25,9 @@ mod query;
 pub mod request;
 pub mod revoke;
 mod shop;
+pub mod status;
 pub mod token;
+mod watch;
 mod when;
 
 use std::path::PathBuf;
@@ -89,7 +91,7 @@ enum Verb {
     Unlock(lock::Unlock),
     Locks(lock::Locks),
     Keys(keys::Keys),
-    Status(operate::ShowStatus),
+    Status(status::ShowStatus),
     Audit(audit::Audit),
     History(history::History),
     Completion(completion::Completion),

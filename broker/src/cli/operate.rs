@@ -1,6 +1,4 @@
-//! What operators look at while the broker runs: who holds what, and how the broker stands.
-
-use std::time::Duration;
+//! What operators look at while the broker runs: who holds what.
 
 use clap::Args;
 use dayfly_agent::session::OpenError;
@@ -12,9 +10,7 @@ use serde_json::{Value as Json, json};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::console::{FAINT, WAITING, table};
 use super::exit::Refused;
-use super::revoke::{instance_json, name, seconds, silence};
 use super::when::time_of_ms;
 use super::{Context, block_on};
 
@@ -31,17 +27,6 @@ pub struct Grants {
     #[arg(long)]
     all: bool,
 }
-
-/// Show how the broker stands: its log, its keys, and how far each gateway enforces the log.
-#[derive(Debug, Args)]
-pub struct ShowStatus {
-    /// Go on, and show it anew every two seconds: for a screen on the wall.
-    #[arg(long, short)]
-    watch: bool,
-}
-
-/// How often the page on the wall is drawn.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// The way to the service for operators.
 pub(super) type Client = OperatorServiceClient<Channel>;
@@ -119,74 +104,5 @@ fn grant_json(request: &v1::AccessRequest) -> Json {
         "approved_by": request.approved_by,
         "uses": request.terms.as_ref().map(|terms| terms.uses).filter(|uses| *uses > 0),
         "uses_spent": request.terms.as_ref().map(|terms| terms.uses_spent),
-    })
-}
-
-impl ShowStatus {
-    /// Runs the verb.
-    pub fn run(self, context: &Context) -> Result<(), Refused> {
-        let Self { watch } = self;
-        block_on(async move {
-            let mut client = context.operator().await?;
-            loop {
-                let asked = client.get_status(v1::GetStatusRequest {}).await;
-                let status = asked.map_err(|e| context.status(e))?.into_inner();
-                if watch {
-                    context.console.page();
-                }
-                context.console.result(|| status_text(&status), || status_json(&status));
-                if !watch {
-                    return Ok(());
-                }
-                tokio::time::sleep(WATCH_EVERY).await;
-            }
-        })
-    }
-}
-
-fn status_text(status: &v1::GetStatusResponse) -> String {
-    let head = status.head.clone().unwrap_or_default();
-    let rows = [
-        ("broker", format!("{} (version {})", status.broker, status.version)),
-        ("serving since", time_of_ms(status.started_at_ms)),
-        ("log", format!("entry {} of epoch {}, hash {}", head.seq, head.epoch, head.hash)),
-        ("bundle", status.bundle_digest.clone()),
-        ("live grants", status.live_grants.to_string()),
-        ("pending", status.pending_requests.to_string()),
-    ];
-    let rows = rows.into_iter().chain(status.keys.iter().map(|key| {
-        let use_ = if key.signing { "signs" } else { "does not sign" };
-        ("key", format!("{}: {use_}, ends {}", key.key, time_of_ms(key.not_after_ms)))
-    }));
-    let mut text: String =
-        rows.map(|(what, value)| format!("{FAINT}{what:<14}{FAINT:#}{value}\n")).collect();
-    text.push('\n');
-    if status.instances.is_empty() {
-        text.push_str(&format!("{WAITING}no gateway follows{WAITING:#}\n"));
-        return text;
-    }
-    let rows = status.instances.iter().map(|i| {
-        let connected = if i.connected { "yes" } else { "no" };
-        let bound = if i.best_effort { "none".into() } else { seconds(i.max_staleness_ms) };
-        let enforced = i.enforced_seq.to_string();
-        vec![name(i), connected.into(), enforced, bound, silence(i)]
-    });
-    text.push_str(&table(&["gateway", "follows", "enforces", "bound", "heard"], rows.collect()));
-    text
-}
-
-fn status_json(status: &v1::GetStatusResponse) -> Json {
-    let head = status.head.clone().unwrap_or_default();
-    let keys = status.keys.iter().map(
-        |key| json!({ "key": key.key, "signing": key.signing, "not_after_ms": key.not_after_ms }),
-    );
-    json!({
-        "broker": status.broker, "version": status.version,
-        "head": { "epoch": head.epoch, "seq": head.seq, "hash": head.hash },
-        "bundle_digest": status.bundle_digest, "live_grants": status.live_grants,
-        "pending_requests": status.pending_requests,
-        "instances": status.instances.iter().map(instance_json).collect::<Vec<_>>(),
-        "keys": keys.collect::<Vec<_>>(),
-        "now_ms": status.now_ms, "started_at_ms": status.started_at_ms,
     })
 }

@@ -10,10 +10,12 @@ use dayfly_proto::v1::approval_service_client::ApprovalServiceClient;
 use dayfly_proto::v1::{self, Standing};
 use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
 use serde_json::{Value as Json, json};
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
+use super::console::table;
 use super::exit::{Exit, Refused};
+use super::watch::watch;
 use super::when::span;
 use super::{Context, block_on};
 
@@ -35,6 +37,8 @@ pub struct Show {
     #[arg(value_name = "ID")]
     id: String,
 }
+
+type Waiting = Streaming<v1::WatchPendingResponse>;
 
 /// The way to the service for people.
 pub(super) type Client = ApprovalServiceClient<Channel>;
@@ -87,33 +91,62 @@ fn refused(refusal: Refusal) -> Refused {
 impl Pending {
     /// Runs the verb.
     pub fn run(self, context: &Context) -> Result<(), Refused> {
-        let Self { watch } = self;
+        let Self { watch: watching } = self;
         block_on(async {
             let session = context.session().await?;
-            let request = v1::WatchPendingRequest { once: !watch };
-            let stream = client(&session).watch_pending(request).await;
-            let mut stream = stream.map_err(|status| failed(context, status))?.into_inner();
-            while let Some(waiting) =
-                stream.message().await.map_err(|status| failed(context, status))?
-            {
-                if watch {
-                    context.console.page();
-                }
-                list(context, &waiting.requests, SystemClock.now());
-                if watch {
-                    context.console.progress("waiting for what comes and goes; Ctrl-C ends it");
-                }
+            if !watching {
+                let waiting = next(context, &mut open(context, &session, true).await?).await?;
+                let requests = waiting.map(|waiting| waiting.requests).unwrap_or_default();
+                context.console.result(|| text(&requests), || to_json(&requests));
+                return Ok(());
             }
-            Ok(())
+            watch(context, &session, async |screen| {
+                let mut stream = open(context, &session, false).await?;
+                let mut requests = Vec::new();
+                loop {
+                    let tick = async {
+                        match screen.is_terminal() {
+                            // What is left of a request's time goes on running.
+                            true => tokio::time::sleep(Duration::from_secs(1)).await,
+                            false => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        news = next(context, &mut stream) => match news? {
+                            Some(waiting) => requests = waiting.requests,
+                            None => return Ok(()),
+                        },
+                        () = tick => {}
+                    }
+                    screen.draw(|| text(&requests), || to_json(&requests));
+                }
+            })
+            .await
         })
     }
 }
 
-fn list(context: &Context, requests: &[v1::AccessRequest], now: Timestamp) {
+async fn open(context: &Context, session: &Session, once: bool) -> Result<Waiting, Refused> {
+    let stream = client(session).watch_pending(v1::WatchPendingRequest { once }).await;
+    Ok(stream.map_err(|status| failed(context, status))?.into_inner())
+}
+
+async fn next(
+    context: &Context,
+    stream: &mut Waiting,
+) -> Result<Option<v1::WatchPendingResponse>, Refused> {
+    stream.message().await.map_err(|status| failed(context, status))
+}
+
+fn to_json(requests: &[v1::AccessRequest]) -> Json {
+    requests.iter().map(json_of).collect()
+}
+
+fn text(requests: &[v1::AccessRequest]) -> String {
     if requests.is_empty() {
-        context.console.result(|| "nothing waits for you".to_owned(), || json!([]));
-        return;
+        return "nothing waits for you".to_owned();
     }
+    let now = SystemClock.now();
     let head = ["id", "left", "workload", "what", "why", "approvals"];
     let rows = requests.iter().map(|request| {
         let why = format!("{}, task {}", request.purpose, request.task);
@@ -127,7 +160,7 @@ fn list(context: &Context, requests: &[v1::AccessRequest], now: Timestamp) {
         ];
         cells.map(|cell: String| visible(&cell, false)).to_vec()
     });
-    context.console.table(&head, rows.collect(), || requests.iter().map(json_of).collect());
+    table(&head, rows.collect())
 }
 
 /// `4m 12s`, until it expires unanswered.

@@ -45,6 +45,16 @@ impl State {
         self.index.open(now).filter_map(|id| self.case(&id))
     }
 
+    /// When the request was filed that waits longest at `now`.
+    #[must_use]
+    pub fn oldest_pending(&self, now: Timestamp) -> Option<Timestamp> {
+        self.index
+            .pending(now)
+            .filter_map(|id| self.case(&id))
+            .map(|case| case.request.filed_at)
+            .min()
+    }
+
     /// What waits at `now` for a decision that `person` may take, soonest end first.
     pub fn pending_for(&self, person: &PersonId, now: Timestamp) -> impl Iterator<Item = &Case> {
         let pending = self.index.pending(now).filter_map(|id| self.case(&id));

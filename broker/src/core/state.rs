@@ -48,6 +48,8 @@ pub struct State {
     pub limits: Limits,
     /// What gateways must refuse.
     pub feed: Feed,
+    /// The last revocation: its place and its time.
+    pub last_revocation: Option<(Seq, Timestamp)>,
     /// How far gateways have told what was done with tokens.
     pub(super) reports: Reports,
     /// Who invited whom to join. Whom somebody invited, they can be.
@@ -107,6 +109,7 @@ impl State {
             keys: BTreeMap::new(),
             limits,
             feed: Feed::new(&Head::ORIGIN.epoch),
+            last_revocation: None,
             reports: Reports::default(),
             invited: OrdMap::new(),
             locks: Locks::default(),
@@ -133,6 +136,9 @@ impl State {
         self.fold(&entry.by, &entry.event).map_err(corrupt)?;
         let said = feed::said(self, entry);
         self.feed.fold(head, entry.at, said);
+        if matches!(entry.event, Event::Revoked { .. }) {
+            self.last_revocation = Some((head.seq, entry.at));
+        }
         Ok(())
     }
 
