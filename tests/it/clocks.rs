@@ -7,7 +7,6 @@ use std::time::Duration;
 use dayfly_verifier::id::UseId;
 use dayfly_verifier::time::{Clock, SystemClock, Timestamp};
 use dayfly_verifier::wire::Decoded;
-use rustix::process::Signal;
 
 use crate::guarded::{Gateway, Opening};
 use crate::parties::{Agent, Use, approve, now, random, scope};
@@ -62,13 +61,13 @@ async fn a16_a_gateway_that_stood_still_beyond_a_tokens_life_refuses_it() {
     }
     let (token, nonce) = accepted.unwrap();
 
-    process.signal(Signal::STOP);
+    process.stop();
     let shot = read(&agent, &token).shot(gateway, UseId::draw(now(), random()), Some(&nonce), true);
-    let (address, sent) = (gateway.address, shot.clone());
-    let sent = tokio::spawn(async move { sent.sent(address).await });
+    let address = gateway.address;
+    let sent = tokio::spawn(async move { shot.sent(address).await });
     past(ends(&token)).await;
     assert!(!sent.is_finished(), "it stands still");
-    process.signal(Signal::CONT);
+    process.go_on();
     let first = sent.await.unwrap();
     assert_eq!(first.status, 401, "{first:?}");
     assert!(first.body.contains("\"expired\""), "{first:?}");

@@ -280,9 +280,9 @@ async fn what_runs_is_cut_when_the_feed_goes_stale() {
     reader.reads("o-17").until(&gateway, 200).await;
 }
 
-/// The clock of this machine, and more of it, at will.
+/// The clock of this machine, with so many seconds of uptime more.
 #[derive(Default)]
-struct Ahead(AtomicU64);
+pub(crate) struct Ahead(pub(crate) AtomicU64);
 
 impl Clock for Ahead {
     fn now(&self) -> Timestamp {

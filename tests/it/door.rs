@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dayfly_verifier::time::Timestamp;
-use rustix::process::Signal;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -149,7 +148,7 @@ async fn a16_what_revoke_wait_says_is_what_gateways_do() {
 
     // From here on, one hears nothing, and one does nothing.
     hold.send_replace(true);
-    stopped.signal(Signal::STOP);
+    stopped.stop();
     let (asked, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
     let asking = tokio::spawn({
         let (asked, over, late) = (asked.clone(), over.clone(), late.clone());
@@ -185,7 +184,7 @@ async fn a16_what_revoke_wait_says_is_what_gateways_do() {
     });
     // On a connection that stands and has been written to, whichever comes first.
     tokio::time::sleep(Duration::from_millis(50)).await;
-    stopped.signal(Signal::CONT);
+    stopped.go_on();
     let first = sent.await.unwrap();
     assert_ne!(first.status, 200, "{first:?}");
     for process in [&prompt, &stopped] {

@@ -73,6 +73,8 @@ pub(crate) struct Opening {
     pub(crate) listen: Option<SocketAddr>,
     /// The URL under which it is reached; where it listens, if nothing is said.
     pub(crate) base_url: Option<String>,
+    /// Others answer for the same audience.
+    pub(crate) shared_audience: bool,
     pub(crate) clock: Arc<dyn Clock>,
     /// Where a process of its own writes all that it can say; nothing, if nothing is said.
     pub(crate) log: Option<PathBuf>,
@@ -89,6 +91,7 @@ impl Opening {
             drains: Vec::new(),
             listen: None,
             base_url: None,
+            shared_audience: false,
             clock: Arc::new(SystemClock),
             log: None,
         }
@@ -108,8 +111,8 @@ impl Gateway {
 
     /// An instance of the gateway whose session this is.
     pub(crate) async fn run(session: Arc<Session>, trust_root: &str, opening: Opening) -> Self {
-        let Opening { instance, max_staleness, best_effort, bounds, drains, .. } = opening.clone();
-        let Opening { listen, base_url, clock, .. } = opening;
+        let Opening { instance, max_staleness, best_effort, bounds, drains, .. } = opening;
+        let Opening { listen, base_url, shared_audience, clock, .. } = opening;
         let audience = session.identity().id().clone();
         let root = trust_root.parse().unwrap();
         let mut profile = Profile::new(root, max_staleness, Source::Direct).unwrap();
@@ -127,8 +130,8 @@ impl Gateway {
         let listener = TcpListener::bind(listen.unwrap_or(any)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let base_url = base_url.unwrap_or_else(|| format!("http://{address}"));
-        let mut config = Config::new(audience.clone());
-        config.base_url = Some(base_url.parse().unwrap());
+        let parsed = Some(base_url.parse().unwrap());
+        let config = Config { base_url: parsed, shared_audience, ..Config::new(audience.clone()) };
         let verifier = Arc::new(Verifier::new(config, enforcer, clock, random()));
         let redeemer = Redeemer::new(vec![session.channel()]);
         let uses = Arc::new(Uses::new(Arc::new(SystemClock)));
@@ -188,8 +191,8 @@ impl Drop for Gateway {
 /// What a request means.
 fn meaning(request: &Received<'_>) -> Result<Call, BadCall> {
     if request.path() == WATCH {
-        let message = request.body().get(5..).unwrap_or_default();
-        let asked = HealthCheckRequest::decode(message).map_err(|_| BadCall::Unknown)?;
+        let asked = HealthCheckRequest::decode(request.message()?);
+        let asked = asked.map_err(|_| BadCall::Unknown)?;
         let resource = format!("orders/prod/{}", asked.service).parse()?;
         let arguments = Arguments::new();
         return Ok(Call { operation: "read".parse()?, resource, arguments });

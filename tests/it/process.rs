@@ -12,7 +12,7 @@ use dayfly_agent::session::Session;
 use dayfly_broker::config::{Log, LogFormat};
 use dayfly_broker::telemetry::start_logging;
 use dayfly_verifier::time::SystemClock;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::guarded::{Gateway, Opening};
 use crate::world::World;
@@ -101,9 +101,17 @@ impl Process {
         Self { child, _input: input, gateway }
     }
 
-    /// `SIGSTOP`, `SIGCONT`.
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    /// Stops it. When this returns, none of its threads runs.
+    pub(crate) fn stop(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::STOP).unwrap();
+        let status = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+        assert!(status.is_some_and(|(_, status)| status.stopped()));
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
     }
 }
 

@@ -2,12 +2,15 @@
 //! others, after its death, for other calls, and in other spellings.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dayfly_proto::v1;
 use dayfly_verifier::id::UseId;
 use dayfly_verifier::proof::{DpopCall, make_dpop};
 
+use crate::cuts::Ahead;
 use crate::guarded::{Gateway, Opening};
 use crate::parties::{Agent, Got, Shot, Use, approve, now, random, scope};
 use crate::process::Process;
@@ -193,6 +196,44 @@ async fn a02_a_recorded_proof_is_refused_wherever_and_however_it_is_shown_again(
     for status in [200, 200, 403] {
         assert_eq!(refund.at(&again.gateway).await.status, status);
     }
+}
+
+/// Long after their start, each of several instances still asks for a nonce of its own; one that
+/// answers alone for its audience does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a02_instances_that_share_an_audience_never_take_what_another_was_shown() {
+    let world = World::start("");
+    let ahead = Arc::new(Ahead::default());
+    let base_url = Some("https://orders.shop.test".to_owned());
+    let opening = |instance: &str, shared_audience| Opening {
+        instance: instance.into(),
+        base_url: base_url.clone(),
+        shared_audience,
+        clock: ahead.clone(),
+        ..Opening::usual(STALE)
+    };
+    let agent = Agent::new(&world, "agent/refunds").await;
+    let (_, held) = agent.reading(&world).await;
+    let read = Use { key: &agent.key, token: &held.token, order: "o-17", refund: None };
+    let mut gateways = Vec::new();
+    for (instance, shared) in [("one", true), ("two", true), ("alone", false)] {
+        let opening = opening(instance, shared);
+        gateways.push(Gateway::opened(&world, "gateway/orders", opening).await);
+    }
+    // The minute in which all of them ask for one is over.
+    ahead.0.store(62, Ordering::SeqCst);
+    for gateway in &gateways {
+        read.until(gateway, 200).await;
+    }
+    let [one, two, alone] = &gateways[..] else { unreachable!() };
+    let bare = read.shot(alone, UseId::draw(now(), random()), None, true);
+    for gateway in [one, two] {
+        refuses(gateway.address, &bare, 401, "nonce", "without a nonce").await;
+    }
+    assert_eq!(bare.sent(alone.address).await.status, 200);
+    let shot = recorded(&read, one, true).await;
+    refuses(one.address, &shot, 401, "replayed", "the same").await;
+    refuses(two.address, &shot, 401, "nonce", "another instance").await;
 }
 
 /// What shows `token` at `gateway`, as an honest client would.

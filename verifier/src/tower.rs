@@ -11,8 +11,8 @@
 //! A request is read to its end before it is decided, so that streams go one way, to the caller;
 //! and an answer that would hand the connection over, as to a WebSocket, is not let through.
 //!
-//! A gRPC service is guarded through `tonic::service::Routes`, turned `into_axum_router()`;
-//! refusals then carry the status of gRPC.
+//! A gRPC service is guarded through `tonic::service::Routes`, turned `into_axum_router()`; what is
+//! asked is decoded from [`Received::message`], and refusals carry the status of gRPC.
 //!
 //! ```
 //! # use std::sync::Arc;

@@ -83,6 +83,17 @@ impl<'a> Received<'a> {
         self.body
     }
 
+    /// The message of a call of gRPC that sends one, as most do: to be decoded by its own type.
+    /// Refuses a compressed one, none, and several, of which a handler might take another.
+    pub fn message(&self) -> Result<&[u8], BadCall> {
+        let rule = "must be one message of gRPC, not compressed";
+        let refused = || Invalid::new("body", rule).into();
+        let (flag, rest) = self.body.split_first().ok_or_else(refused)?;
+        let (length, message) = rest.split_first_chunk::<4>().ok_or_else(refused)?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok();
+        if *flag == 0 && length == Some(message.len()) { Ok(message) } else { Err(refused()) }
+    }
+
     /// The body as a JSON object without repeated members; an empty one if there is no body.
     pub fn json(&self) -> Result<Map<String, Json>, BadCall> {
         if self.body.is_empty() {

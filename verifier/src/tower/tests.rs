@@ -276,6 +276,26 @@ async fn grpc_is_told_in_its_own_words() {
     assert_eq!(answer.header("dayfly-reason"), "no_token");
 }
 
+#[test]
+fn a_call_of_grpc_has_one_message_as_it_was_sent() {
+    let (head, ()) = Request::post("/orders.v1.Orders/Refund").body(()).unwrap().into_parts();
+    let message = |body: &[u8]| Received::new(&head, body).message().map(<[u8]>::to_vec);
+    assert_eq!(message(b"\0\0\0\0\x03abc"), Ok(b"abc".to_vec()));
+    assert_eq!(message(b"\0\0\0\0\0"), Ok(Vec::new()));
+    for (what, body) in [
+        ("none", &b""[..]),
+        ("compressed", b"\x01\0\0\0\x03abc"),
+        ("short of its length", b"\0\0\0\0\x04abc"),
+        ("more than its length", b"\0\0\0\0\x02abc"),
+        ("two", b"\0\0\0\0\x01a\0\0\0\0\x01b"),
+        ("no whole frame", b"\0\0\0\0"),
+        ("longer than there is", b"\0\xff\xff\xff\xffabc"),
+    ] {
+        let refused = message(body).unwrap_err();
+        assert!(matches!(refused, BadCall::Invalid(_)), "{what}: {refused}");
+    }
+}
+
 /// A body that sends one frame and then waits for ever.
 struct Endless(bool);
 
