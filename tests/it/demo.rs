@@ -28,8 +28,9 @@ fn the_demo_comes_out_as_it_must_and_is_plain_when_piped() {
 #[test]
 fn the_demo_tells_programs_the_same() {
     let output = demo(&["--output", "json", "demo"]);
-    assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{errors}");
     let events: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let refused = events.iter().filter(|event| event["kind"] == "refused").count();
