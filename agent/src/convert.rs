@@ -11,13 +11,13 @@ use dayfly_verifier::time::Timestamp;
 /// A scope as it is sent.
 #[must_use]
 pub fn scope_to_wire(scope: &Scope) -> v1::Scope {
-    let right = |right: &Right| v1::Right {
-        operation: right.operation.to_string(),
-        resource: right.resource.to_string(),
+    let right = |Right { operation, resource }: &Right| v1::Right {
+        operation: operation.to_string(),
+        resource: resource.to_string(),
     };
-    let constraint = |constraint: &Constraint| v1::Constraint {
-        argument: constraint.argument.to_string(),
-        limit: Some(limit_to_wire(&constraint.limit)),
+    let constraint = |Constraint { argument, limit }: &Constraint| v1::Constraint {
+        argument: argument.to_string(),
+        limit: Some(limit_to_wire(limit)),
     };
     v1::Scope {
         rights: scope.rights().map(right).collect(),

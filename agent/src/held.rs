@@ -35,17 +35,7 @@ impl Held {
 
     /// From when on it is refused: what the broker wrote, or an earlier caveat.
     pub fn expires_at(&self) -> Result<Timestamp, Error> {
-        let decoded = self.decoded()?;
-        let ends = decoded.unverified().caveats().filter_map(|caveat| match caveat {
-            Caveat::Before(end) => Some(*end),
-            Caveat::Operation(_)
-            | Caveat::Resource(_)
-            | Caveat::Below(_)
-            | Caveat::Gateway(_)
-            | Caveat::Task(_)
-            | Caveat::Argument(_) => None,
-        });
-        Ok(ends.min().map_or(self.claims.expires_at, |end| end.min(self.claims.expires_at)))
+        Ok(self.decoded()?.unverified().ends_at())
     }
 
     /// What its use must prove: the key of whom it was handed to last, or what the broker wrote.

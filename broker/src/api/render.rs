@@ -1,8 +1,8 @@
 //! Domain values as messages.
 
+pub use dayfly_agent::convert::scope_to_wire as scope;
 use dayfly_proto::v1;
 use dayfly_verifier::request::{ConfirmBy, Request, Requirement};
-use dayfly_verifier::scope::{Constraint, Limit, Right, Scope, Value};
 use dayfly_verifier::time::Timestamp;
 
 use crate::core::case::{Case, Grant, Stage, Standing};
@@ -102,47 +102,6 @@ pub fn dossier(case: &Case) -> v1::Dossier {
         canonical_request: case.request.canonical().into(),
         decisions: evidence.map(signed).collect(),
     }
-}
-
-/// A scope.
-#[must_use]
-pub fn scope(scope: &Scope) -> v1::Scope {
-    v1::Scope {
-        rights: scope.rights().map(right).collect(),
-        constraints: scope.constraints().map(constraint).collect(),
-    }
-}
-
-fn right(right: &Right) -> v1::Right {
-    let Right { operation, resource } = right;
-    v1::Right { operation: operation.to_string(), resource: resource.to_string() }
-}
-
-/// A constraint.
-#[must_use]
-pub fn constraint(constraint: &Constraint) -> v1::Constraint {
-    use v1::constraint::Limit as Wire;
-    let Constraint { argument, limit } = constraint;
-    let limit = match limit {
-        Limit::Equals(equal) => Wire::Equals(value(equal)),
-        Limit::OneOf(values) => {
-            Wire::OneOf(v1::Values { values: values.iter().map(value).collect() })
-        }
-        Limit::AtMost(most) => Wire::AtMost(*most),
-        Limit::AtLeast(least) => Wire::AtLeast(*least),
-    };
-    v1::Constraint { argument: argument.to_string(), limit: Some(limit) }
-}
-
-fn value(value: &Value) -> v1::Value {
-    use v1::value::Kind;
-    let kind = match value {
-        Value::Int(int) => Kind::Int(*int),
-        Value::Text(text) => Kind::Text(text.to_string()),
-        Value::Bool(bool) => Kind::Bool(*bool),
-        Value::Hidden(digest) => Kind::Hidden(digest.to_vec().into()),
-    };
-    v1::Value { kind: Some(kind) }
 }
 
 /// A requirement.

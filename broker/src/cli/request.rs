@@ -19,6 +19,7 @@ use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::request::ConfirmBy;
 use dayfly_verifier::scope::{Constraint, Right, Scope};
 use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::wire::Token as Text;
 use serde_json::json;
 
 use super::case::{approvals, end_of, refused, show, text, to_json};
@@ -99,10 +100,10 @@ pub struct Exchange {
 /// Where the token goes.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct To {
+pub(super) struct To {
     /// Write the token to this file, readable by its owner alone.
     #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
     /// Write the token to standard output.
     #[arg(long)]
     stdout: bool,
@@ -183,12 +184,8 @@ impl Exchange {
             let exchange = client.draw_exchange().map_err(|e| refused(context, e))?;
             let held = client.exchange(&ticket, &exchange).await;
             let held = held.map_err(|e| refused(context, e))?;
-            let (claims, token) = (&held.claims, held.token.expose());
-            if let Some(path) = &self.to.token_file {
-                files::write_secret(path, token.as_bytes())
-                    .map_err(|e| Refused::new(Exit::Failed, e))?;
-            }
-            let shown = self.to.stdout.then_some(token);
+            let claims = &held.claims;
+            let shown = self.to.give(&held.token)?;
             let left = claims.expires_at.since(client.now()).as_secs();
             let text = || match shown {
                 Some(token) => token.to_owned(),
@@ -206,6 +203,17 @@ impl Exchange {
             context.console.result(text, json);
             Ok(())
         })
+    }
+}
+
+impl To {
+    /// Writes `token` to its file; the text of it if that is to be shown.
+    pub(super) fn give<'a>(&self, token: &'a Text) -> Result<Option<&'a str>, Refused> {
+        if let Some(path) = &self.token_file {
+            let written = files::write_secret(path, token.expose().as_bytes());
+            written.map_err(|error| Refused::new(Exit::Failed, error))?;
+        }
+        Ok(self.stdout.then_some(token.expose()))
     }
 }
 

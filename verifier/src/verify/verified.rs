@@ -7,13 +7,12 @@ use ed25519_dalek::VerifyingKey;
 
 use super::holder::check_ended;
 use super::{Call, fresh};
-use crate::caveat::Caveat;
 use crate::claims::{Claims, Record};
 use crate::feed::{Ended, Enforcer, GatewayView, Rests};
 use crate::holder::Confirmation;
 use crate::reject::Reject;
 use crate::revocations::Revoked;
-use crate::time::{Clock, Timestamp};
+use crate::time::Clock;
 use crate::wire::{BadSignature, Checked, Content, Decoded};
 
 /// A token whose signatures are good, by `key`.
@@ -50,22 +49,6 @@ impl Signed {
             return Err(Reject::Revoked(by));
         }
         if content.record.epoch == view.epoch() { Ok(()) } else { Err(Reject::OtherEpoch) }
-    }
-
-    /// The end of its life or of a holder's caveat, whichever is first.
-    fn ends_at(&self) -> Timestamp {
-        let before = |caveat: &Caveat| match caveat {
-            Caveat::Before(end) => Some(*end),
-            Caveat::Operation(_)
-            | Caveat::Resource(_)
-            | Caveat::Below(_)
-            | Caveat::Gateway(_)
-            | Caveat::Task(_)
-            | Caveat::Argument(_) => None,
-        };
-        let content = self.content();
-        let caveats = content.caveats().filter_map(before);
-        caveats.fold(content.claims.expires_at, Timestamp::min)
     }
 }
 
@@ -223,7 +206,7 @@ impl Cancellation {
         let stands = move |view: &GatewayView| held.stands(view).is_ok();
         let grant = Some(token.content().claims.grant);
         let resource = Some(call.resource.clone());
-        let rests = Rests { until: token.ends_at(), grant, resource };
+        let rests = Rests { until: token.content().ends_at(), grant, resource };
         let running = enforcer.register(rests, stands);
         let reason = match self.look() {
             Some(reason) => reason,
@@ -246,7 +229,7 @@ impl Cancellation {
 
     fn look(&self) -> Option<Reject> {
         self.held.look().err().or_else(|| {
-            let over = self.held.clock.now() >= self.held.token.ends_at();
+            let over = self.held.clock.now() >= self.held.token.content().ends_at();
             over.then_some(Reject::Expired)
         })
     }

@@ -29,6 +29,7 @@ use crate::claims::{Claims, Record};
 use crate::holder::{Confirmation, HolderKey};
 use crate::id::KeyId;
 use crate::invalid::Invalid;
+use crate::time::Timestamp;
 
 #[cfg(feature = "issue")]
 pub use self::issue::{
@@ -131,6 +132,21 @@ impl Content {
     /// All that holders added, in order.
     pub fn caveats(&self) -> impl Iterator<Item = &Caveat> {
         self.links.iter().flat_map(|link| &link.caveats)
+    }
+
+    /// From when on it is refused: the end of its life or of a holder's caveat, whichever is first.
+    #[must_use]
+    pub fn ends_at(&self) -> Timestamp {
+        let before = |caveat: &Caveat| match caveat {
+            Caveat::Before(end) => Some(*end),
+            Caveat::Operation(_)
+            | Caveat::Resource(_)
+            | Caveat::Below(_)
+            | Caveat::Gateway(_)
+            | Caveat::Task(_)
+            | Caveat::Argument(_) => None,
+        };
+        self.caveats().filter_map(before).fold(self.claims.expires_at, Timestamp::min)
     }
 }
 

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::super::Context;
 use super::super::console::{GOOD, STRONG};
 use super::super::exit::{Exit, Refused};
-use super::super::request::{self, span};
+use super::super::request::{self, To, span};
 use super::read;
 
 /// Make a holder key, to be given narrower copies of tokens by their holders.
@@ -96,18 +96,6 @@ struct Caveats {
     /// Only resources below this one, as in orders/prod/.
     #[arg(long, value_name = "RESOURCE", value_parser = base)]
     under: Option<Resource>,
-}
-
-/// Where the token goes.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct To {
-    /// Write the token to this file, readable by its owner alone.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Write the token to standard output.
-    #[arg(long)]
-    stdout: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -201,7 +189,7 @@ impl Attenuate {
         }
         let token = decoded(&read(self.file.as_ref())?)?;
         let narrower = attenuate(&token, &caveats, &fresh()?).map_err(refused)?;
-        self.to.put(context, &narrower)
+        put(&self.to, context, &narrower)
     }
 }
 
@@ -226,7 +214,7 @@ impl Delegate {
         let caveats = self.caveats.all();
         let narrower =
             delegate(&token, &key, &self.delegate, &caveats, &fresh()?).map_err(refused)?;
-        self.to.put(context, &narrower)
+        put(&self.to, context, &narrower)
     }
 }
 
@@ -234,34 +222,28 @@ fn decoded(token: &Text) -> Result<Decoded, Refused> {
     Decoded::read(token.expose()).map_err(|error| Refused::new(Exit::Usage, error))
 }
 
-impl To {
-    /// Writes the token where it goes, and tells the rest to people and programs.
-    fn put(&self, context: &Context, token: &Text) -> Result<(), Refused> {
-        if let Some(path) = &self.token_file {
-            files::write_secret(path, token.expose().as_bytes())
-                .map_err(|error| Refused::new(Exit::Failed, error))?;
-        }
-        let token_text = self.stdout.then_some(token.expose());
-        let decoded = decoded(token)?;
-        let content = decoded.unverified();
-        if token_text.is_some() {
-            context.console.aside(&told(content));
-        }
-        let text = || token_text.map_or_else(|| told(content), str::to_owned);
-        let json = || {
-            json!({
-                "token": token_text,
-                "token_file": self.token_file,
-                "token_id": content.claims.token.to_string(),
-                "grant_id": content.claims.grant.to_string(),
-                "holder": super::holder(content),
-                "caveats": content.caveats().map(ToString::to_string).collect::<Vec<_>>(),
-                "expires_at": content.claims.expires_at.to_string(),
-            })
-        };
-        context.console.result(text, json);
-        Ok(())
+/// Writes the token where it is to go, and says what it allows.
+fn put(to: &To, context: &Context, token: &Text) -> Result<(), Refused> {
+    let token_text = to.give(token)?;
+    let decoded = decoded(token)?;
+    let content = decoded.unverified();
+    if token_text.is_some() {
+        context.console.aside(&told(content));
     }
+    let text = || token_text.map_or_else(|| told(content), str::to_owned);
+    let json = || {
+        json!({
+            "token": token_text,
+            "token_file": to.token_file,
+            "token_id": content.claims.token.to_string(),
+            "grant_id": content.claims.grant.to_string(),
+            "holder": super::holder(content),
+            "caveats": content.caveats().map(ToString::to_string).collect::<Vec<_>>(),
+            "expires_at": content.claims.expires_at.to_string(),
+        })
+    };
+    context.console.result(text, json);
+    Ok(())
 }
 
 fn told(content: &Content) -> String {
