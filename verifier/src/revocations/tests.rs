@@ -1,4 +1,5 @@
 //! What an entry catches, and for how long.
+#![expect(clippy::arithmetic_side_effects, reason = "a test may panic")]
 
 use super::*;
 use crate::id::Epoch;

@@ -3,6 +3,7 @@
 
 mod access;
 mod gateway;
+mod identity;
 mod keys;
 mod limits;
 mod operator;

@@ -120,7 +120,7 @@ async fn a_span_of_time_holds_what_lies_in_it_and_nothing_else() {
     let record = world.long_record().await;
     let audit = Audit::new(world.broker.clone());
     let ms = |n: usize| render::ms(record[n].1.at);
-    let last = record.len() - 1;
+    let last = record.len().checked_sub(1).unwrap();
     let token = |event: &Event| matches!(event, Event::TokenRecorded { .. });
     for (from, until) in [(0, last), (5, 5), (5, 6), (100, 500), (255, 257), (300, last), (last, 0)]
     {

@@ -181,7 +181,8 @@ fn a_key_gone_from_the_bundle_voids_its_pending_approvals_for_good() {
 /// Facts that no policy switches off: with any of them gone, what rested on it is over.
 #[test]
 fn what_is_open_rests_on_what_the_bundle_lists() {
-    let changes: [(fn(&mut crate::core::directory::Directory), &str); 4] = [
+    type Change = fn(&mut crate::core::directory::Directory);
+    let changes: [(Change, &str); 4] = [
         (|d| d.workloads.retain(|rule| !rule.exclusive), "workload"),
         (|d| d.gateways.retain(|gateway| *gateway != id("gateway/orders")), "audience"),
         (|d| drop(d.people.remove(&person("pat"))), "principal"),

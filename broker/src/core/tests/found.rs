@@ -78,15 +78,25 @@ proptest! {
                 task: Some(task.clone()),
                 ..Wanted::default()
             };
-            let both = with(&|other| other.workload == workload && other.task == task);
-            prop_assert!(found(log, by_both).is_superset(&both));
+            let is_one = |other: &Request| other.workload == workload && other.task == task;
+            let (both, by_both) = (with(&is_one), found(log, by_both));
+            prop_assert!(by_both.is_superset(&both));
+            // Nor is what concerned others alone.
+            let others = with(&|other| !is_one(other));
+            let strange = by_both.intersection(&others).find(|seq| {
+                !both.contains(seq) && !is_sweeping(log, **seq)
+            });
+            prop_assert_eq!(strange, None);
         }
         let resource = Some("db/prod/orders".parse().unwrap());
         let by_resource = found(log, Wanted { resource, ..Wanted::default() });
         let all = found(log, Wanted::default());
         prop_assert_eq!(all.len(), log.len());
-        // The model asks for nothing else.
+        // The model asks for nothing else, and for nothing there.
         prop_assert!(by_resource.is_superset(&with(&|_| true)));
+        let resource = Some("db/staging".parse().unwrap());
+        let nothing = found(log, Wanted { resource, ..Wanted::default() });
+        prop_assert!(nothing.is_empty(), "{nothing:?}");
     }
 }
 

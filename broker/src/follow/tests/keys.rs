@@ -64,6 +64,14 @@ async fn a_key_is_known_once_every_instance_says_so_and_not_before() {
     let (signed, next) = statement(3, &[1, 2, 3]);
     assert_eq!(hub.take_trust(signed, next), Ok(true));
     assert!(hub.is_known_everywhere(NEW) && !hub.is_known_everywhere(KeyId(3)));
+    // Under a number that is known, another key is as new as any.
+    let (_, mut other) = statement(4, &[1, 2, 3]);
+    let changed = other.token_keys[&KeyId(3)];
+    other.token_keys.insert(NEW, changed);
+    other.token_keys.remove(&KeyId(3));
+    let (signed, _) = statement(4, &[1, 2, 3]);
+    assert_eq!(hub.take_trust(signed, other), Ok(true));
+    assert_eq!((hub.known_by(NEW), hub.known_by(KeyId(1))), ((0, 1), (1, 1)));
     drop(one);
 }
 

@@ -56,7 +56,10 @@ async fn whoever_has_no_good_token_is_counted_without_names() {
     let forged = crate::wire::mint(&claims(), &record(), &signer(true)).unwrap();
     let other = Claims { audience: "spiffe://shop.test/gateway/mail".parse().unwrap(), ..claims() };
     let other = minted(&other);
-    for token in ["nonsense", forged.expose(), other.expose()] {
+    let epoch = crate::id::Epoch::new([9; 16]);
+    let past = crate::claims::Record { epoch, ..record() };
+    let past = crate::wire::mint(&claims(), &past, &signer(false)).unwrap();
+    for token in ["nonsense", forged.expose(), other.expose(), past.expose()] {
         let proof = world.proof(&holder(0), token, &refund(5));
         send(app.clone(), request(token, &proof, r#"{"amount":5}"#)).await;
     }
@@ -70,7 +73,8 @@ async fn whoever_has_no_good_token_is_counted_without_names() {
     let mut counts = counted(&uses);
     let named: Vec<_> = counts.extract_if(.., |(line, _)| line.about.is_some()).collect();
     assert_eq!(named, [(line(None, refused("no_proof")), 1)]);
-    let reasons = ["bad_signature", "malformed", "no_token", "other_audience", "unknown_call"];
+    let reasons =
+        ["bad_signature", "malformed", "no_token", "other_audience", "other_epoch", "unknown_call"];
     assert_eq!(counts, reasons.map(|reason| (nobody(refused(reason)), 1)));
 }
 

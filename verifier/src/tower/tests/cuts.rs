@@ -131,3 +131,61 @@ async fn an_answer_that_would_hand_the_connection_over_is_refused() {
     let refused = answer(&guard(&world), tunnel, || Response::new(Flood)).await;
     assert_eq!(refused.status(), StatusCode::NOT_IMPLEMENTED);
 }
+
+/// Notes that it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Whoever waits is woken by the revocation itself: nobody else may ever come to ask.
+#[tokio::test]
+async fn what_waits_is_woken_to_be_cut() {
+    let mut world = World::new();
+    let wakers = [Arc::new(Woken::default()), Arc::new(Woken::default())];
+    let [handler, body] = wakers.clone().map(Waker::from);
+    let never = |_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>();
+    let service = tower_layer::Layer::layer(&guard(&world), tower::service_fn(never));
+    let mut running = Box::pin(service.oneshot(good(&mut world)));
+    assert!(running.as_mut().poll(&mut Context::from_waker(&handler)).is_pending());
+    let sent = good(&mut world);
+    let mut sending =
+        answer(&guard(&world), sent, || Response::new(Endless(false))).await.into_body();
+    assert_eq!(next(&mut sending), "row");
+    let mut context = Context::from_waker(&body);
+    assert!(Pin::new(&mut sending).poll_frame(&mut context).is_pending());
+    assert!(wakers.iter().all(|woken| !woken.0.load(Ordering::SeqCst)));
+    world.tell(revoked());
+    assert!(wakers.iter().all(|woken| woken.0.load(Ordering::SeqCst)));
+}
+
+/// A handler that has paused does nothing more once its token is taken back.
+#[tokio::test]
+async fn a_handler_does_not_go_on_after_the_end_of_its_token() {
+    let mut world = World::new();
+    let acted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&acted);
+    let acts = move |_: Request<Body>| {
+        let (flag, mut paused) = (Arc::clone(&flag), false);
+        std::future::poll_fn(move |context| {
+            if !std::mem::replace(&mut paused, true) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            flag.store(true, Ordering::SeqCst);
+            Poll::Ready(Ok::<_, Infallible>(Response::new(Body::empty())))
+        })
+    };
+    let service = tower_layer::Layer::layer(&guard(&world), tower::service_fn(acts));
+    let mut running = Box::pin(service.oneshot(good(&mut world)));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(running.as_mut().poll(&mut context).is_pending());
+    world.tell(revoked());
+    let Poll::Ready(answer) = running.as_mut().poll(&mut context) else { panic!("it runs on") };
+    assert_eq!(answer.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert!(!acted.load(Ordering::SeqCst));
+}

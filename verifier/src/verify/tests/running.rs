@@ -132,6 +132,25 @@ fn a_use_goes_on_when_its_lock_is_lifted() {
     verified(world.use_by(&holder(0), token.expose(), &refund(5)));
 }
 
+/// What drains goes on for its bound after its end was noticed, and no longer, though it healed.
+#[test]
+fn what_drains_ends_with_its_bound_whatever_comes_after() {
+    let mut world = World::new();
+    let token = minted(&claims());
+    let verified = verified(world.use_by(&holder(0), token.expose(), &refund(5)));
+    let handle = verified.cancellation().draining(Duration::from_secs(30));
+    assert_eq!(handle.reason(), None);
+    world.advance(Duration::from_secs(6));
+    assert_eq!(handle.reason(), None, "it is stale, and drains");
+    world.publish();
+    for (passes, ended) in [(29_999, None), (1, Some("stale")), (1_000, Some("stale"))] {
+        world.advance(Duration::from_millis(passes));
+        world.publish();
+        assert_eq!(handle.reason().map(|why| why.code()), ended, "after {passes} ms more");
+    }
+    assert_eq!(verified.cancellation().reason(), None, "what does not drain looks anew");
+}
+
 #[test]
 fn a_revocation_that_spares_a_use_does_not_end_it() {
     let mut world = World::new();
