@@ -117,7 +117,7 @@ async fn a16_a_clock_that_is_set_back_or_ahead_lets_no_token_live_longer() {
         }
         clock.0.store(0, Ordering::SeqCst);
         read(&agent, &long).until(&gateway, 200).await;
-        assert_eq!(read(&agent, &short).at(&gateway).await.status, 401, "{secs}");
+        read(&agent, &short).until(&gateway, 401).await;
     }
     clock.0.store(901, Ordering::SeqCst);
     let early = read(&agent, &long).until(&gateway, 401).await;

@@ -29,7 +29,8 @@ use crate::guarded::{Gateway, Opening, WATCH};
 use crate::parties::{Agent, Use, approve, now, revoke, scope};
 use crate::world::World;
 
-const STALE: Duration = Duration::from_secs(5);
+/// Long enough for a busy machine: nothing here ends for it that is not meant to.
+const STALE: Duration = Duration::from_secs(60);
 /// How the open answer ends that is cut, and how the call of gRPC.
 const BROKEN: &str = "broken off";
 

@@ -16,7 +16,8 @@ use crate::parties::{Agent, Got, Shot, Use, approve, now, random, scope};
 use crate::process::Process;
 use crate::world::{SHOP, World};
 
-const STALE: Duration = Duration::from_secs(5);
+/// Long enough for a busy machine: a gateway that is stale would refuse for that.
+const STALE: Duration = Duration::from_secs(60);
 
 /// Status, and the reason that the caller is told.
 fn refused(got: &Got) -> (u16, String) {
