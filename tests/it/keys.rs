@@ -38,6 +38,9 @@ fn rotate(world: &World) -> u32 {
     u32::try_from(rotated["key"].as_u64().unwrap()).unwrap()
 }
 
+/// How many requests one workload files: fewer than are remembered of it.
+const OF_ONE: usize = 200;
+
 /// Asks, exchanges, uses and completes again and again, and says which key signed last.
 async fn work(
     world: Arc<World>,
@@ -45,15 +48,21 @@ async fn work(
     last: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
 ) {
-    let agent = Agent::new(&world, "agent/refunds").await;
-    while !stop.load(Ordering::SeqCst) {
-        let (request, held) = agent.small_refund().await;
-        let refund = Use { key: &agent.key, token: &held.token, order: "o-17", refund: Some(100) };
-        let answer = refund.at(&gateway).await;
-        assert_eq!(answer.status, 200, "by key {}: {answer:?}", key_of(&held.token));
-        last.store(key_of(&held.token), Ordering::SeqCst);
-        agent.complete(&request.request_id).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    for n in 0.. {
+        let agent = Agent::new(&world, &format!("agent/refunds-{n}")).await;
+        for _ in 0..OF_ONE {
+            if stop.load(Ordering::SeqCst) {
+                return;
+            }
+            let (request, held) = agent.small_refund().await;
+            let (key, token) = (&agent.key, held.token.as_str());
+            let refund = Use { key, token, order: "o-17", refund: Some(100) };
+            let answer = refund.at(&gateway).await;
+            assert_eq!(answer.status, 200, "by key {}: {answer:?}", key_of(token));
+            last.store(key_of(token), Ordering::SeqCst);
+            agent.complete(&request.request_id).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
