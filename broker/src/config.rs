@@ -38,6 +38,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// The limits that can be set.
     pub limits: Limits,
+    /// How many entries come between two snapshots of the fold, at least.
+    pub snapshot_every: u64,
     /// How many connections each of the two gRPC listeners has at once.
     pub bounds: Bounds,
     /// What it says of itself while it runs.
@@ -123,6 +125,8 @@ struct Written {
     #[serde(default)]
     connections: WrittenBounds,
     #[serde(default)]
+    journal: WrittenJournal,
+    #[serde(default)]
     log: WrittenLog,
 }
 
@@ -131,6 +135,12 @@ struct Written {
 struct WrittenPeer {
     name: Option<String>,
     address: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct WrittenJournal {
+    snapshot_every: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -215,7 +225,7 @@ impl Written {
     /// Paths are relative to the directory `near`, where the file is.
     fn check(self, near: &Path) -> Result<Config, Invalid> {
         let Self { trust_domain, name, dir, keys, advertise, peer, .. } = self;
-        let Self { listen, limits, connections, log, .. } = self;
+        let Self { listen, limits, connections, journal, log, .. } = self;
         let id = broker_id(&trust_domain, name.as_deref())?;
         let peers = peer.into_iter().map(|peer| peer.check(&trust_domain));
         let peers = peers.collect::<Result<Vec<_>, _>>()?;
@@ -236,6 +246,7 @@ impl Written {
             advertise,
             limits: limits.check()?,
             bounds: connections.check()?,
+            snapshot_every: journal.check()?,
             log: log.check()?,
         })
     }
@@ -264,6 +275,16 @@ fn host_and_port(field: &'static str, written: &str) -> Result<(), Invalid> {
             Ok(())
         }
         _ => Err(Invalid::new(field, "must be `host:port`")),
+    }
+}
+
+impl WrittenJournal {
+    fn check(self) -> Result<u64, Invalid> {
+        let every = self.snapshot_every.unwrap_or(10_000);
+        match every {
+            100..=1_000_000 => Ok(every),
+            _ => Err(Invalid::new("journal.snapshot_every", "must be 100 to 1000000")),
+        }
     }
 }
 

@@ -42,7 +42,8 @@ pub async fn on_this_host(
     let (keys, random) = (config.keys(), host.random.clone());
     let authority = Authority::open(&config.trust_domain, &keys, store.clone(), random).await?;
     authority.may_invite(id).map_err(AuthorityError::from)?;
-    let (sequencer, deciding) = Sequencer::start(store, host.clock.clone(), config.limits).await?;
+    let (sequencer, deciding, _) =
+        Sequencer::open(store, host.clock.clone(), config.limits).await?;
     let command = Command::Identity(id.clone(), IdentityChange::Invited);
     let recorded = tokio::select! {
         recorded = sequencer.submit(command, Caller::itself(config.id.clone())) => recorded,

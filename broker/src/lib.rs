@@ -14,6 +14,7 @@ pub mod caller;
 pub mod config;
 pub mod found;
 pub mod invite;
+pub mod keep;
 pub mod keys;
 pub mod random;
 pub mod sequencer;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use dayfly_verifier::id::Seq;
 use dayfly_verifier::time::Clock;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,7 +27,9 @@ use crate::core::decide::decide;
 use crate::core::event::Head;
 use crate::core::limits::Limits;
 use crate::core::state::State;
-use crate::journal::{FreeText, Journal, JournalError, NotThatHead, Recorded, Replay};
+use crate::journal::{
+    FreeText, Journal, JournalError, NotThatHead, Recorded, Replay, Store, snapshot,
+};
 
 /// The most commands that are decided and made durable together.
 const BATCH: usize = 256;
@@ -83,7 +86,28 @@ impl Sequencer {
         clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Result<(Self, Deciding), JournalError> {
-        let base = Recorded::nothing(limits);
+        Self::start_on(journal, clock, Recorded::nothing(limits)).await
+    }
+
+    /// The same from the newest snapshot that `store` keeps and the log vouches for, if there is
+    /// one, and the entries since. Says the place of the last entry that it had; 0 without one.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> Result<(Self, Deciding, Seq), JournalError> {
+        let base = snapshot::newest(&store, limits).await;
+        let base = base.unwrap_or_else(|| Recorded::nothing(limits));
+        let from = base.head.seq;
+        let (sequencer, deciding) = Self::start_on(store, clock, base).await?;
+        Ok((sequencer, deciding, from))
+    }
+
+    async fn start_on(
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+        base: Recorded<Arc<State>>,
+    ) -> Result<(Self, Deciding), JournalError> {
         let published = Arc::new(ArcSwap::from_pointee(base.clone()));
         let (heads, moved) = watch::channel(base.head);
         let (to_giving, giving) = mpsc::channel(QUEUE);

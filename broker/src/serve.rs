@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use dayfly_agent::listen::{Bounds, Traffic};
 use dayfly_agent::tls::Live;
+use dayfly_verifier::id::Seq;
 use dayfly_verifier::time::Clock;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -23,12 +24,14 @@ use crate::api::enforcement::standings;
 use crate::api::{Broker, BundleError, LoadedBundle};
 use crate::authority::{Authority, AuthorityError};
 use crate::config::Config;
+use crate::core::command::Caller;
 use crate::core::event::Head;
 use crate::follow::feed::Hub;
 use crate::follow::instances::Standing;
 use crate::follow::trust::Trust;
 use crate::found::{FEED_KEY, FoundError, all_token_keys, read_statement};
 use crate::journal::{Joins, Journal, JournalError, Sqlite, Store};
+use crate::keep::Keeper;
 use crate::keys::NumberedKey;
 use crate::random::Random;
 use crate::sequencer::{Deciding, Sequencer};
@@ -107,6 +110,7 @@ impl Listeners {
 pub struct Opened {
     broker: Broker,
     deciding: Deciding,
+    keeper: Keeper,
     live: Live,
     bounds: Bounds,
     /// The end, as this process is told of it.
@@ -131,9 +135,23 @@ impl Opened {
         let identity = authority.for_broker(&config.id, clock.now())?;
         let live = Live::new(identity, clock.clone());
         let journal: Arc<dyn Journal> = store.clone();
-        let (sequencer, deciding) =
-            Sequencer::start(journal.clone(), clock.clone(), config.limits).await?;
         let store: Arc<dyn Store> = store;
+        let began = clock.uptime();
+        let (sequencer, deciding, started_from) =
+            Sequencer::open(store.clone(), clock.clone(), config.limits).await?;
+        let entries = sequencer.state().head.seq.0.saturating_sub(started_from.0);
+        let ms = clock.uptime().saturating_sub(began).as_millis();
+        match started_from {
+            Seq(0) => tracing::info!(entries, ms, "started from all entries"),
+            Seq(snapshot) => tracing::info!(snapshot, entries, ms, "started from a snapshot"),
+        }
+        let keeper = Keeper {
+            sequencer: sequencer.clone(),
+            store: store.clone(),
+            itself: Caller::itself(config.id.clone()),
+            every: config.snapshot_every,
+            started_from,
+        };
         let bundles = LoadedBundle::default();
         if let Some(digest) = sequencer.state().bundle {
             bundles.get(digest, &*store).await?;
@@ -161,7 +179,7 @@ impl Opened {
             dir: config.dir.clone(),
             keys,
         };
-        Ok(Self { broker, deciding, live, bounds: config.bounds, told: shutdown })
+        Ok(Self { broker, deciding, keeper, live, bounds: config.bounds, told: shutdown })
     }
 
     /// Where its log ends.
@@ -180,7 +198,7 @@ impl Opened {
     /// is cut. Where the journal must not be gone on from, nothing is served any more but the
     /// word that it is so, until then.
     pub async fn run(self, listeners: Listeners) -> Result<(), ServeError> {
-        let Self { mut broker, deciding, live, bounds, told } = self;
+        let Self { mut broker, deciding, keeper, live, bounds, told } = self;
         let bound = [&listeners.broker, &listeners.join, &listeners.http].map(address);
         let [at_broker, at_join, at_http] = bound;
         if broker.address.ends_with(":0") {
@@ -209,6 +227,7 @@ impl Opened {
         let (health, mut serving) = serve(&broker, &live, grpc, &stop)?;
         let mut chores = JoinSet::new();
         chores.spawn(look_after(broker.clone(), live));
+        chores.spawn(keeper.run());
         let hub = broker.hub.clone();
         chores.spawn(async move { hub.run().await });
         let mut deciding = tokio::spawn(deciding.run());

@@ -34,6 +34,7 @@ mod replays;
 mod revoking;
 mod rights;
 mod shells;
+mod starting;
 mod surviving;
 mod tidy;
 mod uses;

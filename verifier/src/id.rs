@@ -108,6 +108,10 @@ bytes_id! {
     BatchDigest, 32, "batch_digest"
 }
 bytes_id! {
+    /// The content of a snapshot of the fold of the log.
+    SnapshotDigest, 32, "snapshot_digest"
+}
+bytes_id! {
     /// A lock, by which it is lifted.
     LockId, 16, "lock"
 }

@@ -80,6 +80,7 @@ fn what(event: &Event) -> String {
         Event::OptedOut { instance } => {
             format!("follows as {instance} without refusing when it hears nothing")
         }
+        Event::SnapshotTaken(taken) => format!("kept a snapshot up to entry {}", taken.of.seq),
     }
 }
 

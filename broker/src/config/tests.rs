@@ -42,6 +42,10 @@ fn refusals_name_the_field_and_the_rule() {
         ("trust_domain = \"a\"\n[limits]\nlive_grants = 0", "limits.live_grants: must be 1"),
         ("trust_domain = \"a\"\n[limits]\nlive_grants = -1", "line 3: invalid value"),
         ("trust_domain = \"a\"\n[connections]\ntotal = 0", "connections.total: must be 1"),
+        (
+            "trust_domain = \"a\"\n[journal]\nsnapshot_every = 99",
+            "journal.snapshot_every: must be 100",
+        ),
         ("trust_domain = \"a\"\n[log]\nformat = \"xml\"", "log.format: must be `text`"),
         ("trust_domain = \"a\"\nadvertise = \"broker\"", "advertise: must be `host:port`"),
         ("trust_domain = \"a\"\nname = \"b/c\"", "name: must be one segment"),

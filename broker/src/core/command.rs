@@ -16,7 +16,7 @@ use dayfly_verifier::time::Timestamp;
 use dayfly_verifier::uses::Batch;
 
 use super::directory::Directory;
-use super::event::{Decision, IdentityChange, Lock, Target, TaskOutcome, Terms};
+use super::event::{Decision, IdentityChange, Lock, Snapshot, Target, TaskOutcome, Terms};
 use super::verdict::{Outcome, Verdict};
 
 /// Who asks, as authenticated at the edge.
@@ -87,6 +87,8 @@ pub enum Command {
     },
     /// Let a token-signing key sign nothing more. What it signed lives out.
     RetireKey(KeyId),
+    /// Put down that a snapshot of the fold is kept. The broker itself asks for it.
+    Snapshot(Snapshot),
 }
 
 impl Command {
@@ -113,7 +115,8 @@ impl Command {
             | Self::Apply(..)
             | Self::Identity(_, IdentityChange::Invited | IdentityChange::Joined { .. })
             | Self::AddKey { .. }
-            | Self::RetireKey(_) => false,
+            | Self::RetireKey(_)
+            | Self::Snapshot(_) => false,
         }
     }
 }

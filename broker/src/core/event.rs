@@ -7,7 +7,7 @@ use dayfly_verifier::claims::Claims;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
     BatchDigest, BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, InstanceId, KeyId, LockId,
-    PersonId, RequestDigest, Seq, TextDigest, TokenId, UseId,
+    PersonId, RequestDigest, Seq, SnapshotDigest, TextDigest, TokenId, UseId,
 };
 pub use dayfly_verifier::request::Answer;
 use dayfly_verifier::request::{Request, Requirement, SignerKey};
@@ -216,6 +216,19 @@ pub enum Event {
     },
     /// A gateway told what was done with tokens, counted.
     UsesReported(Report),
+    /// A broker keeps a snapshot of the fold, to start from.
+    SnapshotTaken(Snapshot),
+}
+
+/// What identifies a snapshot of the fold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The end of what was folded.
+    pub of: Head,
+    /// The version of the fold.
+    pub fold: u32,
+    /// Of its content.
+    pub digest: SnapshotDigest,
 }
 
 /// What a gateway counted, as far as it is about grants of its own.
@@ -257,6 +270,7 @@ impl Event {
             | Self::UseRedeemed { .. }
             | Self::Ended { .. }
             | Self::UsesReported(_)
+            | Self::SnapshotTaken(_)
             | Self::IdentityChanged { .. }
             | Self::Unlocked { .. }
             | Self::OptedOut { .. } => None,

@@ -42,6 +42,21 @@ impl Feed {
         }
     }
 
+    /// A feed with these entries, each with when it lapses. Those up to `pruned` may be forgotten.
+    pub(crate) fn of(
+        hash: FeedHash,
+        entries: OrdMap<Seq, (Timestamp, Bytes)>,
+        pruned: Seq,
+    ) -> Self {
+        let lapses = entries.iter().map(|(seq, (lapses_at, _))| (*lapses_at, *seq)).collect();
+        Self { hash, entries, lapses, pruned }
+    }
+
+    /// What [`Feed::of`] makes it of.
+    pub(crate) const fn parts(&self) -> (FeedHash, &OrdMap<Seq, (Timestamp, Bytes)>, Seq) {
+        (self.hash, &self.entries, self.pruned)
+    }
+
     /// The hash over all entries of the epoch, lapsed ones too.
     #[must_use]
     pub const fn hash(&self) -> FeedHash {
@@ -100,6 +115,7 @@ pub(super) fn said(state: &State, entry: &Entry) -> Option<(Kind, Timestamp)> {
         | Event::ExchangeAnswered { .. }
         | Event::UseRedeemed { .. }
         | Event::UsesReported(_)
+        | Event::SnapshotTaken(_)
         | Event::IdentityChanged { .. }
         | Event::OptedOut { .. } => return None,
     };

@@ -1,6 +1,8 @@
 //! Where to find cases, and how many are open: derived from the cases alone, kept beside them so
 //! that no look-up walks them all. Decides nothing.
 
+mod build;
+
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use imbl::{OrdMap, OrdSet};
 
+pub(crate) use self::build::{Ends, Grouped, Named, Tokens};
 use super::case::{Case, Stage};
 use super::limits::RETENTION;
 
@@ -19,7 +22,7 @@ const LAST: GrantId = GrantId::new([0xff; 16]);
 
 /// Look-ups by something else than the grant id.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     workload: OrdSet<(SpiffeId, GrantId)>,
     task: OrdSet<(TaskId, GrantId)>,
     /// Tokens, and exchanges that were answered with the token of another.

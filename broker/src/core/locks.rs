@@ -41,7 +41,7 @@ impl SetLock {
 
 /// All locks that have not come to their end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Locks {
+pub(crate) struct Locks {
     in_force: OrdMap<LockId, SetLock>,
     /// Remembered so that a repeat does not set one anew.
     lifted: OrdMap<LockId, SetLock>,
@@ -50,16 +50,22 @@ pub(super) struct Locks {
 }
 
 impl Locks {
-    pub(super) fn set(&mut self, set: SetLock) {
+    pub(crate) fn set(&mut self, set: SetLock) {
         self.forget(&set.lock.id);
         self.ends.insert((set.until, set.lock.id));
         self.in_force.insert(set.lock.id, set);
     }
 
-    pub(super) fn lift(&mut self, id: &LockId) {
+    pub(crate) fn lift(&mut self, id: &LockId) {
         if let Some(set) = self.in_force.remove(id) {
             self.lifted.insert(*id, set);
         }
+    }
+
+    /// Each that was set and not forgotten, and whether it was lifted.
+    pub(crate) fn remembered(&self) -> impl Iterator<Item = (&SetLock, bool)> {
+        let in_force = self.in_force.values().map(|set| (set, false));
+        in_force.chain(self.lifted.values().map(|set| (set, true)))
     }
 
     /// Forgets those whose end has come.

@@ -14,14 +14,14 @@ pub mod verdict;
 
 pub mod case;
 pub mod feed;
-mod index;
+pub(crate) mod index;
 pub mod query;
 pub(crate) mod quorum;
-mod reports;
+pub(crate) mod reports;
 pub mod state;
 mod step;
 
 pub mod decide;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

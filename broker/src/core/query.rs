@@ -35,6 +35,12 @@ impl State {
         self.cases.values().map(AsRef::as_ref)
     }
 
+    /// How many cases are remembered, ended or not.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.cases.len()
+    }
+
     /// All that is remembered of `workload`.
     pub fn cases_of(&self, workload: &SpiffeId) -> impl Iterator<Item = &Case> {
         self.index.of_workload(workload).filter_map(|id| self.case(&id))

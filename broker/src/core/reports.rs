@@ -11,17 +11,17 @@ use super::limits::{MAX_INSTANCES, REPORT_MEMORY};
 
 /// The last batch of each instance of each gateway. A clone is cheap.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Reports {
-    last: OrdMap<SpiffeId, OrdMap<InstanceId, Last>>,
+pub(crate) struct Reports {
+    pub(crate) last: OrdMap<SpiffeId, OrdMap<InstanceId, Last>>,
 }
 
 /// The last batch that an instance told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Last {
-    pub(super) number: u64,
-    pub(super) digest: BatchDigest,
+pub(crate) struct Last {
+    pub(crate) number: u64,
+    pub(crate) digest: BatchDigest,
     /// When it was recorded.
-    pub(super) at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl Reports {

@@ -25,6 +25,10 @@ use super::reports::Reports;
 use super::step::{step, takes_away};
 use super::unbounded::Unbounded;
 
+/// The version of the fold. It changes with what entries mean to it and with what a state is made
+/// of: a snapshot by another one is not taken up.
+pub const FOLD: u32 = 1;
+
 /// What the log means, up to its head. A clone is cheap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
@@ -46,20 +50,22 @@ pub struct State {
     pub keys: BTreeMap<KeyId, SigningKey>,
     /// What is configured. The fold never reads it.
     pub limits: Limits,
+    /// The place of the last entry that the last snapshot on record has; 0 before the first.
+    pub snapshot: Seq,
     /// What gateways must refuse.
     pub feed: Feed,
     /// The last revocation: its place and its time.
     pub last_revocation: Option<(Seq, Timestamp)>,
     /// How far gateways have told what was done with tokens.
-    pub(super) reports: Reports,
+    pub(crate) reports: Reports,
     /// Who invited whom to join. Whom somebody invited, they can be.
-    pub(super) invited: OrdMap<SpiffeId, BTreeSet<PersonId>>,
+    pub(crate) invited: OrdMap<SpiffeId, BTreeSet<PersonId>>,
     /// What is refused whatever policy says.
-    pub(super) locks: Locks,
+    pub(crate) locks: Locks,
     /// The gateway instances that nothing bounds.
-    pub(super) unbounded: Unbounded,
-    pub(super) cases: OrdMap<GrantId, Arc<Case>>,
-    pub(super) index: Index,
+    pub(crate) unbounded: Unbounded,
+    pub(crate) cases: OrdMap<GrantId, Arc<Case>>,
+    pub(crate) index: Index,
 }
 
 /// A token-signing key.
@@ -108,6 +114,7 @@ impl State {
             environment: 0,
             keys: BTreeMap::new(),
             limits,
+            snapshot: Seq(0),
             feed: Feed::new(&Head::ORIGIN.epoch),
             last_revocation: None,
             reports: Reports::default(),
@@ -222,6 +229,7 @@ impl State {
             Event::Unlocked { lock } => self.locks.lift(lock),
             Event::OptedOut { instance } => self.unbounded.fold(by, instance, self.time)?,
             Event::UsesReported(report) => self.reports.fold(by, report, self.time)?,
+            Event::SnapshotTaken(taken) => self.snapshot = taken.of.seq,
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ pub(super) const fn takes_away(event: &Event) -> bool {
         | Event::ExchangeAnswered { .. }
         | Event::UseRedeemed { .. }
         | Event::UsesReported(_)
+        | Event::SnapshotTaken(_)
         | Event::IdentityChanged { .. }
         | Event::Unlocked { .. }
         | Event::OptedOut { .. } => false,
@@ -101,6 +102,7 @@ fn pending(
         | Event::RequestFiled { .. }
         | Event::RequestRefused { .. }
         | Event::UsesReported(_)
+        | Event::SnapshotTaken(_)
         | Event::IdentityChanged { .. }
         | Event::Locked { .. }
         | Event::Unlocked { .. }
@@ -156,6 +158,7 @@ fn granted(
         | Event::RequestFiled { .. }
         | Event::RequestRefused { .. }
         | Event::UsesReported(_)
+        | Event::SnapshotTaken(_)
         | Event::IdentityChanged { .. }
         | Event::Locked { .. }
         | Event::Unlocked { .. }

@@ -22,7 +22,7 @@ pub const MAX_UNBOUNDED: usize = 256;
 
 /// When each instance was recorded last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Unbounded(OrdMap<(SpiffeId, InstanceId), Timestamp>);
+pub(crate) struct Unbounded(pub(crate) OrdMap<(SpiffeId, InstanceId), Timestamp>);
 
 impl Unbounded {
     /// Folds that `instance` of `gateway` follows at `at`, and forgets those of long ago.

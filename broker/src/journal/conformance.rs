@@ -37,8 +37,10 @@ macro_rules! over_every_store {
 }
 
 mod joins;
+mod snapshots;
 
 use joins::*;
+use snapshots::*;
 
 over_every_store! {
     appends_follow_the_head_or_conflict,
@@ -57,6 +59,7 @@ over_every_store! {
     two_renewals_of_one_generation_lock,
     what_is_not_due_is_not_renewed,
     documents_are_forgotten_and_floors_with_the_last_of_them,
+    snapshots_are_kept_whole_and_forgotten_by_place,
 }
 
 /// A log with `count` entries.

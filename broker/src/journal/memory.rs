@@ -2,7 +2,8 @@
 //! must behave as the durable ones do.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use dayfly_verifier::id::{BundleDigest, Seq, TextDigest};
@@ -13,13 +14,15 @@ use tokio::time::Instant;
 
 use super::{
     Bundles, DOCUMENT_KEPT, Floor, FreeText, Invitation, Joins, Journal, JournalError, Recorded,
-    Renew, Renewal, StoredEntry, TURN, Texts, chain,
+    Renew, Renewal, Snapshots, StoredEntry, TURN, Texts, chain,
 };
 use crate::core::event::Head;
 
 /// A store in memory. Clones are the same store, as several brokers would share it.
 pub struct Memory {
     kept: Arc<Mutex<Kept>>,
+    /// Held by whoever keeps a snapshot.
+    keeping: Arc<Mutex<()>>,
     moved: watch::Sender<()>,
     /// Names this broker among those who wait for their turn.
     me: u64,
@@ -37,6 +40,15 @@ struct Kept {
     invitations: BTreeMap<[u8; 16], Invitation>,
     documents: BTreeMap<(SpiffeId, u64), Document>,
     floors: BTreeMap<SpiffeId, Floor>,
+    snapshots: BTreeMap<Seq, Vec<u8>>,
+}
+
+#[cfg(test)]
+impl Memory {
+    /// No snapshot is kept for as long as this is held.
+    pub(crate) fn hold_snapshots(&self) -> MutexGuard<'_, ()> {
+        self.keeping.lock().unwrap()
+    }
 }
 
 /// An identity document that was issued.
@@ -82,7 +94,8 @@ impl Kept {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { kept: Arc::default(), moved: watch::Sender::new(()), me: 0 }
+        let (kept, keeping) = Default::default();
+        Self { kept, keeping, moved: watch::Sender::new(()), me: 0 }
     }
 }
 
@@ -90,14 +103,15 @@ impl Clone for Memory {
     fn clone(&self) -> Self {
         let mut kept = self.kept();
         kept.brokers = kept.brokers.saturating_add(1);
-        Self { kept: self.kept.clone(), moved: self.moved.clone(), me: kept.brokers }
+        let (moved, keeping) = (self.moved.clone(), self.keeping.clone());
+        Self { kept: self.kept.clone(), keeping, moved, me: kept.brokers }
     }
 }
 
 impl Memory {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         // A panic of another holder cannot leave a half-made change: each is one assignment.
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(
@@ -202,6 +216,34 @@ impl Bundles for Memory {
 
     async fn bundle(&self, digest: &BundleDigest) -> Result<Option<Vec<u8>>, JournalError> {
         Ok(self.kept().bundles.get(digest).cloned())
+    }
+}
+
+impl Snapshots for Memory {
+    fn keep_snapshot(
+        &self,
+        seq: Seq,
+        write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let _one_by_one = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut content = Vec::new();
+        write(&mut content)?;
+        self.kept().snapshots.insert(seq, content);
+        Ok(())
+    }
+
+    fn snapshots(&self) -> io::Result<Vec<Seq>> {
+        Ok(self.kept().snapshots.keys().rev().copied().collect())
+    }
+
+    fn snapshot(&self, seq: Seq) -> io::Result<Box<dyn Read + Send>> {
+        let content = self.kept().snapshots.get(&seq).cloned();
+        Ok(Box::new(io::Cursor::new(content.ok_or(io::ErrorKind::NotFound)?)))
+    }
+
+    fn forget_snapshots(&self, seq: Seq) -> io::Result<()> {
+        self.kept().snapshots.retain(|at, _| *at >= seq);
+        Ok(())
     }
 }
 

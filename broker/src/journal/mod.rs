@@ -5,6 +5,7 @@ mod chain;
 mod recorded;
 mod replay;
 mod side;
+pub mod snapshot;
 mod stored;
 
 mod fault;
@@ -25,6 +26,7 @@ pub use memory::Memory;
 pub use recorded::{NotThatHead, Recorded};
 pub use replay::Replay;
 pub use side::{Bundles, DOCUMENT_KEPT, Floor, FreeText, Invitation, Joins, Renew, Renewal, Texts};
+pub use snapshot::Snapshots;
 pub use sqlite::Sqlite;
 pub use stored::VERSION as FORMAT;
 pub use stored::{KINDS, decode};
@@ -87,9 +89,9 @@ pub trait Journal: Send + Sync {
 pub const TURN: Duration = Duration::from_secs(1);
 
 /// A journal with what is kept beside it.
-pub trait Store: Journal + Texts + Bundles + Joins {}
+pub trait Store: Journal + Texts + Bundles + Joins + Snapshots {}
 
-impl<T: Journal + Texts + Bundles + Joins> Store for T {}
+impl<T: Journal + Texts + Bundles + Joins + Snapshots> Store for T {}
 
 /// What keeps a journal from doing what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

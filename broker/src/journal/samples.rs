@@ -10,7 +10,7 @@ use dayfly_verifier::claims::Claims;
 use dayfly_verifier::holder::{Confirmation, HolderKey};
 use dayfly_verifier::id::{
     BundleDigest, ChainHash, Epoch, ExchangeId, GrantId, KeyId, LockId, RequestDigest, RequestId,
-    Seq, TextDigest, TokenId, UseId,
+    Seq, SnapshotDigest, TextDigest, TokenId, UseId,
 };
 use dayfly_verifier::request::{ConfirmBy, Narrowing, Request, Requirement, SignerKey};
 use dayfly_verifier::scope::{Constraint, Limit, Right, Scope, Value};
@@ -22,7 +22,7 @@ use super::{JournalError, StoredEntry};
 use crate::core::directory::{Directory, Person, Role, WorkloadRule};
 use crate::core::event::{
     Actor, Answer, Decision, End, Entry, Event, Evidence, Head, IdentityChange, Lock, Report,
-    Target, TaskOutcome, Terms,
+    Snapshot, Target, TaskOutcome, Terms,
 };
 use crate::core::verdict::Refusal;
 
@@ -314,6 +314,8 @@ pub(crate) fn events() -> Vec<Event> {
     events.extend(identities());
     events.extend(locks());
     events.push(Event::OptedOut { instance: "orders-1".parse().unwrap() });
+    let digest = SnapshotDigest::new([0xd1; 32]);
+    events.push(Event::SnapshotTaken(Snapshot { of: parent, fold: 1, digest }));
     events
 }
 

@@ -51,7 +51,8 @@ pub const fn subject(event: &Event) -> Subject<'_> {
         | Event::BundleApplied { .. }
         | Event::KeyAdded { .. }
         | Event::KeyRetired { .. }
-        | Event::OptedOut { .. } => Subject::Broker,
+        | Event::OptedOut { .. }
+        | Event::SnapshotTaken(_) => Subject::Broker,
     }
 }
 
@@ -75,6 +76,7 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::Ended { .. } => "ended",
         Event::Revoked { .. } => "revoked",
         Event::UsesReported(_) => "uses_reported",
+        Event::SnapshotTaken(_) => "snapshot_taken",
         Event::IdentityChanged { .. } => "identity_changed",
         Event::Locked { .. } => "locked",
         Event::Unlocked { .. } => "unlocked",
@@ -107,6 +109,7 @@ pub fn names(entry: &Entry, person: &PersonId) -> bool {
         | Event::Unlocked { .. }
         | Event::OptedOut { .. }
         | Event::UsesReported(_)
+        | Event::SnapshotTaken(_)
         | Event::IdentityChanged { .. } => false,
     }
 }

@@ -216,6 +216,7 @@ impl Story {
             | Event::BundleApplied { .. }
             | Event::KeyAdded { .. }
             | Event::KeyRetired { .. }
+            | Event::SnapshotTaken(_)
             | Event::IdentityChanged { .. }
             | Event::OptedOut { .. } => return None,
         })

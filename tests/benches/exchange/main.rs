@@ -1,7 +1,8 @@
 //! A durable exchange over mutual TLS, against the least that it could cost: the same call, over
 //! the same listener, with one durable grouped append, one signature and one key derivation.
 //!
-//! And the same, and deciding it, while up to a million grants of others are live.
+//! And the same, and deciding it, while up to a million grants of others are live; and to start
+//! with them.
 //!
 //! `cargo bench -p dayfly-tests --bench exchange`, with a number of calls behind `--` if not 4096,
 //! and the most live grants if not a million.
@@ -43,6 +44,7 @@ use tonic::transport::Channel;
 
 mod appends;
 mod bare;
+mod restart;
 mod sizes;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -57,7 +59,12 @@ fn main() -> Outcome<()> {
     let mut numbers = std::env::args().filter_map(|arg| arg.parse::<u32>().ok());
     let (calls, live) = (numbers.next().unwrap_or(4096), numbers.next().unwrap_or(1_000_000));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(usize::try_from(calls)?, live))
+    runtime.block_on(async {
+        match restart::child().await {
+            Some(measured) => measured,
+            None => measure(usize::try_from(calls)?, live).await,
+        }
+    })
 }
 
 async fn measure(calls: usize, live: u32) -> Outcome<()> {

@@ -19,13 +19,15 @@ use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
 use ed25519_dalek::SigningKey;
 use tokio::time::Instant;
 
-use super::{DOMAIN, Outcome, World, figure, run, scope};
+use super::{DOMAIN, Outcome, World, figure, restart, run, scope};
 
 /// How many are live, and how that is written.
 const SIZES: [(u32, &str); 3] = [(1_000, "10^3"), (100_000, "10^5"), (1_000_000, "10^6")];
 /// How often each is done.
 const ROUNDS: u32 = 1_000;
 const BATCH: usize = 4096;
+/// How many of them come after the snapshot: one in so many, and at most so many.
+const TAIL: (u32, u32) = (10, 5_000);
 const LEASE: Duration = Duration::from_secs(3600);
 
 /// Prints the figures, with the ratio to that of the first size; at most `most` are live.
@@ -36,6 +38,7 @@ pub(crate) async fn measure(dir: &Path, most: u32) -> Outcome<()> {
         std::fs::create_dir(&dir)?;
         let config = World::found(&dir).await?;
         let decided = crowd(&config, count).await?;
+        restart::measure(&config, count, name).await?;
 
         let world = World::open(&dir, config, 1).await?;
         let tickets = world.granted(usize::try_from(ROUNDS)?).await?;
@@ -50,8 +53,8 @@ pub(crate) async fn measure(dir: &Path, most: u32) -> Outcome<()> {
     Ok(())
 }
 
-/// Puts `count` live grants, each of a workload of its own, into a journal that was founded. Says
-/// what deciding takes then, in microseconds.
+/// Puts `count` live grants, each of a workload of its own, into a journal that was founded, with a
+/// snapshot of most of them. Says what deciding takes then, in microseconds.
 async fn crowd(config: &Config, count: u32) -> Outcome<f64> {
     let store = Sqlite::open(&config.journal())?;
     let mut replay = Replay::from(State::default());
@@ -60,7 +63,11 @@ async fn crowd(config: &Config, count: u32) -> Outcome<f64> {
     }
     let (mut state, asks) = (replay.into_state(), Asks::new()?);
     let (mut after, mut waiting) = (state.head, Vec::with_capacity(BATCH));
+    let snapshot_at = count.saturating_sub(count.div_ceil(TAIL.0).min(TAIL.1));
     for n in 0..count {
+        if n == snapshot_at {
+            waiting.push(restart::keep(&store, &mut state)?);
+        }
         let (caller, now) = (caller(n)?, SystemClock.now().max(state.time));
         let (_, (by, events)) = asks.file(&state, &caller, now)?;
         for event in events {

@@ -72,6 +72,7 @@ pub fn decide(
             operate::add_key(&asked, *key, *public, *not_after)
         }
         Command::RetireKey(key) => operate::retire_key(&asked, *key),
+        Command::Snapshot(taken) => operate::snapshot(&asked, *taken),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What operators do besides bundles: take back, and retire keys; and how the broker lists them.
+//! What operators do besides bundles, take back and retire keys, and what the broker does for
+//! itself: list keys, and say that a snapshot is kept.
 
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{GrantId, KeyId, TextDigest};
@@ -6,7 +7,7 @@ use dayfly_verifier::time::Timestamp;
 
 use super::{Asked, Decided, invalid};
 use crate::core::denial::Denial;
-use crate::core::event::{Actor, Event, Target};
+use crate::core::event::{Actor, Event, Snapshot, Target};
 
 pub(super) fn revoke(asked: &Asked<'_>, target: &Target, reason: Option<TextDigest>) -> Decided {
     let actor = asked.operator()?;
@@ -65,4 +66,18 @@ pub(super) fn retire_key(asked: &Asked<'_>, key: KeyId) -> Decided {
         return Err(invalid("key", "must not be the only one in use; rotate first"));
     }
     Ok((actor, vec![Event::KeyRetired { key }]))
+}
+
+/// Where another broker has put down a later one, there is nothing to put down.
+pub(super) fn snapshot(asked: &Asked<'_>, taken: Snapshot) -> Decided {
+    if !asked.caller.is_broker() {
+        return Err(Denial::NotAllowed);
+    }
+    let (state, of) = (asked.state, taken.of);
+    if of.epoch != state.head.epoch || of.seq > state.head.seq {
+        return Err(invalid("of", "must be an end that this log had"));
+    }
+    let later = of.seq > state.snapshot;
+    let event = later.then_some(Event::SnapshotTaken(taken));
+    Ok((Actor::Broker(asked.caller.clone()), event.into_iter().collect()))
 }

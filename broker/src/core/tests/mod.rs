@@ -8,6 +8,7 @@ mod defects;
 mod feed;
 mod found;
 mod identities;
+pub(crate) mod keeping;
 mod locks;
 mod measure;
 mod model;

@@ -313,7 +313,8 @@ proptest! {
         prop_assert_eq!(judged, Ok(()));
     }
 
-    /// The same entries make the same state, and the index is what the cases say.
+    /// The same entries make the same state, which a snapshot keeps whole; the index is what the
+    /// cases say.
     #[test]
     fn the_fold_is_a_function_of_the_log(draws in draws()) {
         let mut model = Model::new();
@@ -323,6 +324,7 @@ proptest! {
             again.apply(*head, entry).unwrap();
         }
         prop_assert_eq!(&again, &model.world.state);
+        prop_assert_eq!(&crate::journal::snapshot::copy(&again).unwrap(), &again);
         let now = model.world.now.max(again.time);
         for workload in ["agent/a", "agent/b"] {
             let cases = || again.cases().filter(|case| case.request.workload == id(workload));

@@ -201,7 +201,10 @@ impl Told {
             }
             Event::Unlocked { lock } => self.unlocked(lock, by, at)?,
             Event::OptedOut { .. } => law!(matches!(by, Actor::Gateway(_)), "by no gateway"),
-            Event::EpochOpened { .. } | Event::KeyAdded { .. } | Event::KeyRetired { .. } => {}
+            Event::EpochOpened { .. }
+            | Event::KeyAdded { .. }
+            | Event::KeyRetired { .. }
+            | Event::SnapshotTaken(_) => {}
         }
         Ok(())
     }

@@ -70,6 +70,11 @@ impl Place {
         Ok(Self { tables: Inode::of(path)?, log: Inode::of(Path::new(&log))? })
     }
 
+    /// The file of the tables.
+    pub(super) fn path(&self) -> &Path {
+        &self.tables.path
+    }
+
     /// Refuses once a path names another file, or none: what is written to the one that is open
     /// is lost with this process, and what is read of it is not what others go by.
     pub(super) fn check(&self) -> Result<(), JournalError> {

@@ -5,6 +5,7 @@
 
 mod file;
 mod side;
+mod snapshots;
 mod thread;
 mod turn;
 mod watch;

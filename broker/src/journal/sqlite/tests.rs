@@ -5,7 +5,7 @@ use dayfly_verifier::id::BundleDigest;
 use futures_util::FutureExt as _;
 
 use super::super::samples::{opening, revocation};
-use super::super::{Bundles as _, FreeText, Texts as _, chain};
+use super::super::{Bundles as _, FreeText, Snapshots as _, Texts as _, chain};
 use super::*;
 
 fn file() -> (tempfile::TempDir, PathBuf) {
@@ -200,6 +200,28 @@ async fn what_the_log_waits_for_goes_first() {
         noted.await.unwrap();
     }
     assert_eq!(*order.lock().unwrap(), [Lane::Log, Lane::Log, Lane::Side, Lane::Side]);
+}
+
+/// Half of a snapshot, as a killed broker leaves it, goes with the next one; and a link is none.
+#[test]
+fn a41_snapshots_are_their_owners_and_halves_are_forgotten() {
+    let (dir, path) = file();
+    let store = Sqlite::open(&path).unwrap();
+    let at = |seq: u64, end: &str| dir.path().join(format!("journal.db-snapshot-{seq:020}{end}"));
+    let half = at(3, ".0123");
+    std::fs::write(&half, "half").unwrap();
+    store.keep_snapshot(Seq(5), &mut |out| out.write_all(b"five")).unwrap();
+    let mode = std::fs::metadata(at(5, "")).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode, store.snapshots().unwrap()), (0o600, vec![Seq(5)]));
+    assert!(half.exists());
+    store.forget_snapshots(Seq(5)).unwrap();
+    assert!(!half.exists() && at(5, "").exists());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4, "the log's three and this");
+
+    std::os::unix::fs::symlink(at(5, ""), at(6, "")).unwrap();
+    assert!(store.snapshot(Seq(5)).is_ok() && store.snapshot(Seq(6)).is_err());
+    std::fs::set_permissions(at(5, ""), std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(store.snapshot(Seq(5)).is_err());
 }
 
 /// A copy was put back under an open store, as a restore by hand does it.

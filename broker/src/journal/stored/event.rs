@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::DirectoryV1;
 use super::parts::{
-    DecisionV1, EndV1, HeadV1, IdentityChangeV1, LockV1, RefusalV1, TargetV1, TermsV1,
+    DecisionV1, EndV1, HeadV1, IdentityChangeV1, LockV1, RefusalV1, SnapshotV1, TargetV1, TermsV1,
 };
 use super::report::ReportV1;
 use super::request::{ClaimsV1, RequestV1, RequirementV1};
@@ -116,6 +116,7 @@ pub(super) enum EventV1 {
     OptedOut {
         instance: Text<InstanceId>,
     },
+    SnapshotTaken(SnapshotV1),
 }
 
 impl From<&Actor> for ActorV1 {
@@ -156,11 +157,10 @@ impl From<&Event> for EventV1 {
                 directory: directory.into(),
                 signers: texts(signers),
             },
-            Event::KeyAdded { key, public, not_after } => Self::KeyAdded {
-                key: key.0,
-                public: public.into(),
-                not_after_ms: not_after.as_ms(),
-            },
+            Event::KeyAdded { key, public, not_after } => {
+                let (public, not_after_ms) = (public.into(), not_after.as_ms());
+                Self::KeyAdded { key: key.0, public, not_after_ms }
+            }
             Event::KeyRetired { key } => Self::KeyRetired { key: key.0 },
             Event::RequestFiled { request, justification, until } => Self::RequestFiled {
                 request: request.into(),
@@ -210,6 +210,7 @@ impl From<&Event> for EventV1 {
             }
             Event::Unlocked { lock } => Self::Unlocked { lock: lock.into() },
             Event::OptedOut { instance } => Self::OptedOut { instance: instance.into() },
+            Event::SnapshotTaken(taken) => Self::SnapshotTaken(taken.into()),
         }
     }
 }
@@ -282,6 +283,7 @@ impl TryFrom<EventV1> for Event {
             },
             EventV1::Unlocked { lock } => Self::Unlocked { lock: lock.0 },
             EventV1::OptedOut { instance } => Self::OptedOut { instance: instance.0 },
+            EventV1::SnapshotTaken(taken) => Self::SnapshotTaken(taken.into()),
         })
     }
 }

@@ -2,13 +2,16 @@
 //! are enough. The types here are those of the store alone and change by new versions only; golden
 //! files hold each kind. Must never guess: what is not understood stops the broker.
 
+pub(super) mod case;
 mod directory;
 mod event;
 mod parts;
 mod report;
 mod request;
+pub(super) mod snapshot;
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
@@ -16,6 +19,7 @@ use std::time::Duration;
 use dayfly_verifier::id::{BundleDigest, Seq};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::time::Timestamp;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::JournalError;
@@ -25,7 +29,7 @@ use crate::core::event::Entry;
 pub const VERSION: u32 = 1;
 
 /// The kinds of entry that this version understands.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 21] = [
     "epoch_opened",
     "bundle_applied",
     "key_added",
@@ -46,6 +50,7 @@ pub const KINDS: [&str; 20] = [
     "locked",
     "unlocked",
     "opted_out",
+    "snapshot_taken",
 ];
 
 /// An entry, version 1.
@@ -126,8 +131,22 @@ impl<T: Display> Serialize for Text<T> {
 
 impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(serde::de::Error::custom)
+        /// Reads the text where it stands.
+        struct Parse<T>(PhantomData<T>);
+
+        impl<T: FromStr<Err: Display>> Visitor<'_> for Parse<T> {
+            type Value = Text<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text<T>, E> {
+                text.parse().map(Text).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Parse(PhantomData))
     }
 }
 

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
-    ChainHash, Epoch, GrantId, KeyId, LockId, PersonId, RequestDigest, Seq, TaskId, TextDigest,
-    TokenId,
+    ChainHash, Epoch, GrantId, KeyId, LockId, PersonId, RequestDigest, Seq, SnapshotDigest, TaskId,
+    TextDigest, TokenId,
 };
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::request::SignerKey;
@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::request::{NarrowingV1, ScopeV1};
 use super::{Bytes, Text, some};
 use crate::core::event::{
-    Answer, Decision, End, Evidence, Head, IdentityChange, Lock, Target, TaskOutcome, Terms,
+    Answer, Decision, End, Evidence, Head, IdentityChange, Lock, Snapshot, Target, TaskOutcome,
+    Terms,
 };
 use crate::core::verdict::Refusal;
 
@@ -27,6 +28,14 @@ pub(super) struct HeadV1 {
     epoch: Text<Epoch>,
     seq: u64,
     hash: Text<ChainHash>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SnapshotV1 {
+    of: HeadV1,
+    fold: u32,
+    digest: Text<SnapshotDigest>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -144,9 +153,27 @@ impl From<&Head> for HeadV1 {
     }
 }
 
+impl From<&HeadV1> for Head {
+    fn from(HeadV1 { epoch, seq, hash }: &HeadV1) -> Self {
+        Self { epoch: epoch.0, seq: Seq(*seq), hash: hash.0 }
+    }
+}
+
 impl From<HeadV1> for Head {
-    fn from(HeadV1 { epoch, seq, hash }: HeadV1) -> Self {
-        Self { epoch: epoch.0, seq: Seq(seq), hash: hash.0 }
+    fn from(stored: HeadV1) -> Self {
+        Self::from(&stored)
+    }
+}
+
+impl From<&Snapshot> for SnapshotV1 {
+    fn from(Snapshot { of, fold, digest }: &Snapshot) -> Self {
+        Self { of: of.into(), fold: *fold, digest: digest.into() }
+    }
+}
+
+impl From<SnapshotV1> for Snapshot {
+    fn from(SnapshotV1 { of, fold, digest }: SnapshotV1) -> Self {
+        Self { of: of.into(), fold, digest: digest.0 }
     }
 }
 
@@ -233,12 +260,29 @@ impl TryFrom<TermsV1> for Terms {
     }
 }
 
+impl From<TaskOutcome> for TaskOutcomeV1 {
+    fn from(outcome: TaskOutcome) -> Self {
+        match outcome {
+            TaskOutcome::Succeeded => Self::Succeeded,
+            TaskOutcome::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<TaskOutcomeV1> for TaskOutcome {
+    fn from(stored: TaskOutcomeV1) -> Self {
+        match stored {
+            TaskOutcomeV1::Succeeded => Self::Succeeded,
+            TaskOutcomeV1::Failed => Self::Failed,
+        }
+    }
+}
+
 impl From<&End> for EndV1 {
     fn from(end: &End) -> Self {
         match end {
             End::Cancelled => Self::Cancelled,
-            End::Completed(TaskOutcome::Succeeded) => Self::Completed(TaskOutcomeV1::Succeeded),
-            End::Completed(TaskOutcome::Failed) => Self::Completed(TaskOutcomeV1::Failed),
+            End::Completed(outcome) => Self::Completed((*outcome).into()),
             End::Drifted(refusal) => Self::Drifted(refusal.into()),
         }
     }
@@ -248,8 +292,7 @@ impl From<EndV1> for End {
     fn from(stored: EndV1) -> Self {
         match stored {
             EndV1::Cancelled => Self::Cancelled,
-            EndV1::Completed(TaskOutcomeV1::Succeeded) => Self::Completed(TaskOutcome::Succeeded),
-            EndV1::Completed(TaskOutcomeV1::Failed) => Self::Completed(TaskOutcome::Failed),
+            EndV1::Completed(outcome) => Self::Completed(outcome.into()),
             EndV1::Drifted(refusal) => Self::Drifted(refusal.into()),
         }
     }

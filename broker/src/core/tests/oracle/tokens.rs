@@ -146,7 +146,8 @@ impl Told {
             | Command::OptOut(_)
             | Command::Apply(_)
             | Command::AddKey { .. }
-            | Command::RetireKey(_) => {}
+            | Command::RetireKey(_)
+            | Command::Snapshot(_) => {}
         }
         Ok(())
     }
