@@ -39,17 +39,17 @@ pub(super) async fn apply(
     let files = BundleFiles::new(files).map_err(|problems| refused(&problems))?;
     let bundle = Bundle::load(&files).map_err(|problems| refused(&problems))?;
     let mut said = BTreeMap::new();
+    let before = broker.sequencer.state();
+    let now = broker.now(&before);
+    let foreseen = decide(&before, &application(&before, &bundle, now, &mut said), &caller, now);
+    let (_, events) = foreseen.map_err(|denial| status::denial(&denial))?;
     if dry_run {
-        let state = broker.sequencer.state();
-        let now = broker.now(&state);
-        let events = decide(&state, &application(&state, &bundle, now, &mut said), &caller, now);
-        let (_, events) = events.map_err(|denial| status::denial(&denial))?;
-        return Ok(answer(&bundle, &state, events.iter().filter_map(drifted).collect()));
+        return Ok(answer(&bundle, &before, events.iter().filter_map(drifted).collect()));
     }
+    // Nothing is kept of what the rules refuse.
     let digest = bundle.digest();
     let kept = broker.store.put_bundle(&digest, &files.to_bytes()).await;
     kept.map_err(|error| status::unavailable(&error))?;
-    let before = broker.sequencer.state();
     let ask = |state: &State, _: &Bundle, now| Ok(application(state, &bundle, now, &mut said));
     let state = broker.submit_judged(&caller, None, ask).await?;
     tracing::info!(bundle = %digest, "applied");

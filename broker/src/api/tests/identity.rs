@@ -45,11 +45,9 @@ impl World {
     async fn identities(&self) -> Vec<(Actor, IdentityChange)> {
         let log = self.broker.store.read(&Head::ORIGIN, 99).await.unwrap();
         let entries = log.iter().map(|entry| decode(entry.head().seq, entry.bytes()).unwrap());
-        let changes = entries.filter_map(|entry| match entry.event {
-            Event::IdentityChanged { id, change } if id.as_str() == AGENT => {
-                Some((entry.by, change))
-            }
-            _ => None,
+        let changes = entries.filter_map(|entry| {
+            let Event::IdentityChanged { id, change } = entry.event else { return None };
+            (id.as_str() == AGENT).then_some((entry.by, change))
         });
         changes.collect()
     }

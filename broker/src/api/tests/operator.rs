@@ -59,6 +59,9 @@ async fn a_bundle_that_is_refused_changes_nothing_and_tells_every_problem() {
             let status = world.apply(person, tightened(), dry_run).await.unwrap_err();
             assert_eq!(reason(&status), "NOT_FOUND", "{person}");
         }
+        let files = tightened().into_iter().map(|file| (file.name, file.content.into()));
+        let digest = BundleFiles::new(files).unwrap().digest();
+        assert_eq!(world.broker.store.bundle(&digest).await, Ok(None), "it is not even kept");
         let missing = tightened()[1..].to_vec();
         assert_eq!(reason(&world.apply("olga", missing, dry_run).await.unwrap_err()), "INVALID");
     }
