@@ -24,6 +24,7 @@ mod guarded;
 mod host;
 mod identities;
 mod keys;
+mod killed;
 mod locking;
 mod meanwhile;
 mod parties;
