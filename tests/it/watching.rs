@@ -1,4 +1,5 @@
 //! Pages that are drawn anew for as long as somebody looks: on a terminal, and piped.
+#![expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
 
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};

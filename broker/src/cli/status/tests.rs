@@ -1,3 +1,6 @@
+//! What the page of an operator says.
+#![expect(clippy::arithmetic_side_effects, reason = "a test may overflow and fail")]
+
 use super::*;
 
 fn instance(name: &str, silent_for_ms: i64, refuses_in_ms: i64) -> InstanceStatus {
