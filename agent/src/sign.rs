@@ -27,9 +27,13 @@ pub enum CannotSign {
         "a key of the kind {0} does not sign decisions: it must be ssh-ed25519 or sk-ssh-ed25519"
     )]
     Kind(String),
-    /// The key needs an ssh-agent, or none was named, and none runs.
+    /// No key was named, or one of an ssh-agent, and none runs.
     #[error("no ssh-agent to ask (SSH_AUTH_SOCK is not set)")]
     NoAgent,
+    /// The key in this file does not sign without an ssh-agent: it has a passphrase, or is a
+    /// security key; and none runs.
+    #[error("`{}` signs by an ssh-agent alone, and none runs (SSH_AUTH_SOCK is not set)", .0.display())]
+    Protected(PathBuf),
     /// The agent cannot be asked.
     #[error("the ssh-agent does not answer")]
     Agent(#[source] ssh_agent_client_rs::Error),
@@ -85,6 +89,9 @@ impl Signer {
         let key = signer_key(secret.public_key())?;
         if secret.algorithm() == Algorithm::Ed25519 && !secret.is_encrypted() {
             return Ok(Self { key, place: Place::File(Box::new(secret)) });
+        }
+        if agent.is_none() {
+            return Err(CannotSign::Protected(path.to_owned()));
         }
         Self::held_by(agent, secret.public_key().clone())
     }

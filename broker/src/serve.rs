@@ -87,7 +87,7 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
     /// A port cannot be used.
     #[error("cannot listen: {0}")]
-    Listen(#[from] std::io::Error),
+    Listen(std::io::Error),
 }
 
 impl Listeners {

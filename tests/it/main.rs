@@ -27,6 +27,7 @@ mod keys;
 mod killed;
 mod locking;
 mod meanwhile;
+mod mistakes;
 mod parties;
 mod path;
 mod process;

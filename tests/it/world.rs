@@ -13,6 +13,8 @@ use dayfly_agent::session::Session;
 use dayfly_verifier::time::SystemClock;
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 
+use crate::parties::random;
+
 /// The built binary.
 pub(crate) const DAYFLY: &str = env!("CARGO_BIN_EXE_dayfly");
 /// The trust domain of the shop.
@@ -262,6 +264,12 @@ pub(crate) fn get(http: SocketAddr, path: &str) -> Option<String> {
     Some(answer)
 }
 
+/// A port at which nobody listens, below those that the system gives to whoever connects.
 pub(crate) fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    loop {
+        let port = 10_000_u16.saturating_add(u16::from_le_bytes(random()) % 20_000);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }

@@ -113,7 +113,7 @@ fn other_kinds_of_keys_are_refused_by_name() {
 fn a_key_behind_a_passphrase_needs_an_agent_that_holds_it() {
     let dir = tempfile::tempdir().unwrap();
     let key = keygen(&dir, "key", "ed25519", "secret");
-    assert!(matches!(Signer::from_file(&key, None), Err(CannotSign::NoAgent)));
+    assert!(matches!(Signer::from_file(&key, None), Err(CannotSign::Protected(_))));
     let nobody = dir.path().join("nobody");
     assert!(matches!(Signer::from_file(&key, Some(&nobody)), Err(CannotSign::Agent(_))));
     let agent = Agent::start(&dir);

@@ -20,6 +20,7 @@ use dayfly_verifier::time::{Clock as _, SystemClock};
 
 use super::console::{Format, GOOD, WAITING};
 use super::exit::{Exit, Refused};
+use super::number::count;
 use super::pending::{client, failed, get, json_of, page, shown, standing};
 use super::when::span;
 use super::{Context, block_on};
@@ -44,7 +45,7 @@ pub struct Approve {
     #[arg(long, value_name = "TIME", value_parser = lease)]
     ttl: Option<Duration>,
     /// Fewer uses.
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count)]
     uses: Option<NonZeroU32>,
     /// Only this right, inside what is asked for, as in 'refund orders/prod/7'; may be repeated.
     #[arg(long, value_name = "RIGHT")]
@@ -198,6 +199,7 @@ fn cannot_sign(error: CannotSign) -> Refused {
         CannotSign::NoAgent | CannotSign::NoKey | CannotSign::Agent(_) => {
             "name a key with --key FILE, or start ssh-agent and ssh-add one"
         }
+        CannotSign::Protected(_) => "start ssh-agent, and ssh-add the key",
         CannotSign::Several(_) => "name one of them with --key FILE.pub",
         CannotSign::Refused(_) => "ssh-add the key, and confirm or touch it when asked",
         CannotSign::NotAKey(_) | CannotSign::Kind(_) => "ssh-keygen -t ed25519 makes one",

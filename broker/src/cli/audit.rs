@@ -192,6 +192,11 @@ impl Verify {
         let Self { journal, head } = self;
         let mut check = Check::new(head);
         match journal {
+            Some(path) if !path.exists() => {
+                let error = anyhow::anyhow!("there is no journal `{}`", path.display());
+                let next = "name the file journal.db in the directory of a broker";
+                return Err(Refused::new(Exit::Config, error).next(next));
+            }
             Some(path) => {
                 let store = Sqlite::open(&path).map_err(unreadable)?;
                 let mut head = Head::ORIGIN;

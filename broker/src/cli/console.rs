@@ -79,7 +79,7 @@ impl Console {
 
     /// Says why a command did not do what was asked, and the next step.
     pub fn refused(&self, refused: &Refused) {
-        let Refused { exit, error, next } = refused;
+        let (Refused { exit, error, next: _ }, next) = (refused, refused.step());
         let mut err = anstream::stderr().lock();
         let written = match self.format {
             Format::Text => {

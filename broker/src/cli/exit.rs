@@ -24,6 +24,25 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// What to do next where nothing more particular is known.
+    const fn step(self) -> Option<&'static str> {
+        match self {
+            Self::Failed => None,
+            Self::Usage => Some("see what it takes with --help"),
+            Self::Pending => Some("wait for it with `dayfly wait`"),
+            Self::Denied => {
+                Some("the same is refused again: ask for less, or ask who may allow it")
+            }
+            Self::Expired => Some("ask anew with `dayfly request`"),
+            Self::Revoked => Some("ask anew with `dayfly request`, if it is still to be done"),
+            Self::Unavailable => Some(
+                "see whether the broker runs, with `dayfly probe` on its host, then try again: \
+                 until it answers, nothing is known",
+            ),
+            Self::Config => Some("mend what is named, then try again"),
+        }
+    }
+
     /// The process's exit code.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -61,7 +80,16 @@ pub struct Refused {
     pub next: Option<String>,
 }
 
+/// The next step where a file could not be written.
+pub const WRITABLE: &str = "name a file in a directory that is there, and that you may write to";
+
 impl Refused {
+    /// The next step, if there is one.
+    #[must_use]
+    pub fn step(&self) -> Option<&str> {
+        self.next.as_deref().or(self.exit.step())
+    }
+
     /// A refusal with its reason.
     pub fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self { exit, error: error.into(), next: None }

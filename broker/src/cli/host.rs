@@ -9,11 +9,13 @@ use dayfly_agent::session::{OpenError, Session};
 use dayfly_agent::tls::Identity;
 use dayfly_proto::v1::CreateJoinRequest;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
+use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{SystemClock, Timestamp};
 use serde_json::json;
 
 use super::exit::{Exit, Refused};
+use super::policy::must_be_directory;
 use super::when::time;
 use super::{Context, block_on};
 use crate::authority::AuthorityError;
@@ -93,6 +95,7 @@ impl Init {
     /// Runs the verb.
     pub fn run(self, context: &Context) -> Result<(), Refused> {
         let Self { dir, trust_domain, policy } = self;
+        must_be_directory(&policy)?;
         let bundle = BundleFiles::read(&policy).map_err(FoundError::Bundle).map_err(founding)?;
         let founding_of = Founding { dir: dir.clone(), trust_domain: trust_domain.clone(), bundle };
         let head = block_on(async {
@@ -157,7 +160,10 @@ impl Serve {
 impl Invite {
     /// Runs the verb.
     pub fn run(self, context: &Context) -> Result<(), Refused> {
-        let id: SpiffeId = self.id.parse().map_err(|error| Refused::new(Exit::Usage, error))?;
+        let id: SpiffeId = self.id.parse().map_err(|error| {
+            let next = "name all of the ID, as in spiffe://shop.test/agent/refunds";
+            Refused::new(Exit::Usage, anyhow::Error::from(error)).next(next)
+        })?;
         let (string, until) = block_on(async {
             match &self.config {
                 Some(config) => on_this_host(&load(config)?, &id).await,
@@ -206,8 +212,10 @@ impl Join {
         block_on(async {
             let session = match string {
                 Some(string) => {
-                    let string: JoinString =
-                        string.parse().map_err(|error| Refused::new(Exit::Usage, error))?;
+                    let string: JoinString = string.parse().map_err(|error: Invalid| {
+                        let next = "paste all of what `dayfly invite` printed";
+                        Refused::new(Exit::Usage, error).next(next)
+                    })?;
                     let joined = join(&string, &broker, &dir, Arc::new(SystemClock)).await;
                     show(context, &dir, &*joined.map_err(|error| context.refused(error))?);
                     None
@@ -284,8 +292,11 @@ fn serving(error: ServeError) -> Refused {
         ServeError::Journal(_)
         | ServeError::Bundle(_)
         | ServeError::Tls(_)
-        | ServeError::Reflection(_)
-        | ServeError::Listen(_) => Exit::Failed,
+        | ServeError::Reflection(_) => Exit::Failed,
+        ServeError::Listen(_) => {
+            let next = "stop what listens there, or name another address under [listen]";
+            return Refused::new(Exit::Failed, error).next(next);
+        }
     };
     Refused::new(exit, error)
 }

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::exit::{Exit, Refused};
 use super::host::load;
+use super::number::whole;
 use super::revoke::take_back;
 use super::when::time_of_ms;
 use super::{Context, block_on};
@@ -83,7 +84,7 @@ struct Sign {
     #[arg(long, value_name = "KEY:PUBLIC:END", value_parser = to_add)]
     add: Vec<(KeyId, ListedKey)>,
     /// A key to list no more: gateways then refuse what it signed.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = whole::<u32>)]
     drop: Vec<u32>,
 }
 
@@ -91,7 +92,7 @@ struct Sign {
 #[derive(Debug, Args)]
 struct Retire {
     /// Its number.
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", value_parser = whole::<u32>)]
     key: u32,
 }
 
@@ -101,7 +102,7 @@ struct Retire {
 #[derive(Debug, Args)]
 struct Kill {
     /// Its number.
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", value_parser = whole::<u32>)]
     key: u32,
     /// Why, for the record: at most 2 KiB.
     #[arg(long, value_name = "TEXT", default_value = "")]

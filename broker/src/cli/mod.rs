@@ -17,6 +17,7 @@ pub mod host;
 pub mod keys;
 pub mod lock;
 pub mod manual;
+mod number;
 pub mod operate;
 pub mod pending;
 pub mod policy;
@@ -97,6 +98,10 @@ enum Verb {
     Completion(completion::Completion),
     Man(manual::Man),
 }
+
+/// What is not there and what is not for the caller are one answer.
+const NOT_FOR_YOU: &str = "look at the id, and at who you are: what is not for your role is not \
+                           shown to be there (--identity DIR acts as somebody else)";
 
 /// What every verb is given.
 #[derive(Debug)]
@@ -199,7 +204,9 @@ impl Context {
             OpenError::Status(status) => {
                 let exit = match status.code() {
                     Code::InvalidArgument => Exit::Usage,
-                    Code::NotFound | Code::PermissionDenied | Code::Unauthenticated => Exit::Denied,
+                    Code::NotFound | Code::PermissionDenied | Code::Unauthenticated => {
+                        return Refused::new(Exit::Denied, error).next(NOT_FOR_YOU);
+                    }
                     Code::Ok
                     | Code::Cancelled
                     | Code::Unknown

@@ -61,7 +61,7 @@ pub(super) fn failed(context: &Context, status: Status) -> Refused {
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other refusal is a no, whatever it is")]
 fn refused(refusal: Refusal) -> Refused {
-    let pending = "see `dayfly pending` for what waits for you";
+    let pending = "see `dayfly pending`, as a person, for what waits for you (--identity DIR)";
     let (exit, next) = match refusal.reason {
         Reason::Invalid => (Exit::Usage, None),
         Reason::NotFound | Reason::NotAllowed => (Exit::Denied, Some(pending)),

@@ -1,7 +1,7 @@
 //! Policy bundles: check one, ask one, put one into force.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -18,6 +18,7 @@ use serde_json::{Value as Json, json};
 
 use super::console::{BAD, GOOD, WAITING, table};
 use super::exit::{Exit, Refused};
+use super::number::count;
 use super::{Context, block_on};
 use crate::core::verdict::{Basis, Holdings, Outcome, Refusal};
 use crate::policy::bundle::Bundle;
@@ -81,7 +82,7 @@ struct Explain {
     #[arg(long, value_name = "SECONDS")]
     lifetime: Option<u32>,
     /// The number of uses.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     uses: Option<NonZeroU32>,
 }
 
@@ -107,8 +108,18 @@ impl Policy {
     }
 }
 
+/// Refuses what is no directory, before each file of it is found to be missing.
+pub(super) fn must_be_directory(dir: &Path) -> Result<(), Refused> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let error = anyhow::anyhow!("there is no directory `{}`", dir.display());
+    Err(Refused::new(Exit::Config, error).next("name the directory that holds policy.cedar"))
+}
+
 /// Reads and checks the bundle; shows all that is wrong with it.
-fn load(context: &Context, dir: &std::path::Path) -> Result<(BundleFiles, Bundle), Refused> {
+fn load(context: &Context, dir: &Path) -> Result<(BundleFiles, Bundle), Refused> {
+    must_be_directory(dir)?;
     let loaded =
         BundleFiles::read(dir).and_then(|files| Bundle::load(&files).map(|bundle| (files, bundle)));
     loaded.map_err(|problems| {
@@ -120,7 +131,8 @@ fn load(context: &Context, dir: &std::path::Path) -> Result<(BundleFiles, Bundle
             || json!({ "problems": problems.iter().map(json).collect::<Vec<_>>() }),
         );
         let count = problems.len();
-        Refused::new(Exit::Config, anyhow::anyhow!("the bundle has {count} problem(s)"))
+        let error = anyhow::anyhow!("the bundle has {count} problem(s)");
+        Refused::new(Exit::Config, error).next("mend what stands above, then check it again")
     })
 }
 

@@ -13,6 +13,7 @@ use dayfly_agent::case::{Case, Standing};
 use dayfly_agent::client::{Client, Outcome};
 use dayfly_agent::errors::Error;
 use dayfly_agent::files;
+use dayfly_agent::identity::IdentityDir;
 use dayfly_agent::ticket::{Ask, Ticket};
 use dayfly_verifier::id::{PersonId, Purpose, RequestId, TaskId};
 use dayfly_verifier::invalid::Invalid;
@@ -24,7 +25,8 @@ use serde_json::json;
 
 use super::case::{approvals, end_of, refused, show, text, to_json};
 use super::console::GOOD;
-use super::exit::{Exit, Refused};
+use super::exit::{Exit, Refused, WRITABLE};
+use super::number::count;
 use super::{Context, block_on};
 
 /// Ask for one narrow right, for one task.
@@ -57,7 +59,7 @@ pub struct Request {
     #[arg(long, value_name = "SPAN", value_parser = span)]
     ttl: Option<Duration>,
     /// How many times it is needed.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     uses: Option<NonZeroU32>,
     /// The person on whose behalf it is.
     #[arg(long, value_name = "PERSON")]
@@ -150,6 +152,9 @@ impl Request {
         let client = client(context).await?;
         let ticket = Ticket::draw(ask, client.now()).map_err(|e| refused(context, e))?;
         let path = ticket_path(context, ticket.id())?;
+        if let Some(dir) = path.parent() {
+            files::private_dir(dir).map_err(|e| Refused::new(Exit::Config, e))?;
+        }
         ticket.save(&path).map_err(|e| refused(context, e))?;
         let mut case = client.file(&ticket).await.map_err(|e| refused(context, e))?;
         if self.wait && case.standing == Standing::Pending {
@@ -211,7 +216,7 @@ impl To {
     pub(super) fn give<'a>(&self, token: &'a Text) -> Result<Option<&'a str>, Refused> {
         if let Some(path) = &self.token_file {
             let written = files::write_secret(path, token.expose().as_bytes());
-            written.map_err(|error| Refused::new(Exit::Failed, error))?;
+            written.map_err(|error| Refused::new(Exit::Failed, error).next(WRITABLE))?;
         }
         Ok(self.stdout.then_some(token.expose()))
     }
@@ -266,13 +271,12 @@ async fn decided(
 
 /// Where the ticket of a request is kept.
 pub(super) fn ticket_path(context: &Context, id: &RequestId) -> Result<PathBuf, Refused> {
-    let dir = context.identity_dir()?.join("requests");
-    files::private_dir(&dir).map_err(|e| Refused::new(Exit::Config, e))?;
-    Ok(dir.join(format!("{id}.json")))
+    Ok(context.identity_dir()?.join("requests").join(format!("{id}.json")))
 }
 
 /// The ticket of a request that this identity filed.
 pub(super) fn load(context: &Context, id: &RequestId) -> Result<Ticket, Refused> {
+    IdentityDir::open(&context.identity_dir()?).map_err(|error| context.refused(error.into()))?;
     Ticket::load(&ticket_path(context, id)?).map_err(|error| {
         let missing = matches!(&error, Error::File(file) if file.is_missing());
         let refused = refused(context, error);

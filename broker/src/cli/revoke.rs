@@ -15,6 +15,7 @@ use serde_json::{Value as Json, json};
 
 use super::console::{BAD, Console, GOOD};
 use super::exit::{Exit, Refused};
+use super::number::whole;
 use super::operate::Client;
 use super::{Context, block_on};
 
@@ -54,7 +55,7 @@ pub struct Revoke {
     prefix: Option<Resource>,
     /// All that the broker signed with this key, by the number that `dayfly status` shows, and the
     /// key with it.
-    #[arg(long, value_name = "NUMBER", group = "target")]
+    #[arg(long, value_name = "NUMBER", group = "target", value_parser = whole::<u32>)]
     key: Option<u32>,
     /// Why, for the record: at most 2 KiB.
     #[arg(long, value_name = "TEXT", default_value = "")]

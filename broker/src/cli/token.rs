@@ -96,7 +96,12 @@ impl Token {
 
 fn read(file: Option<&PathBuf>) -> Result<Text, Refused> {
     let text = read_text(file)?;
-    Text::read(text.trim_ascii()).map_err(|e| Refused::new(Exit::Usage, e))
+    Text::read(text.trim_ascii()).map_err(no_token)
+}
+
+fn no_token(error: impl Into<anyhow::Error>) -> Refused {
+    let next = "name the file that `dayfly exchange --token-file` wrote, or pipe the token in";
+    Refused::new(Exit::Usage, error).next(next)
 }
 
 /// The text of a token or proof; standard input if no file is named.
@@ -117,7 +122,7 @@ fn read_text(file: Option<&PathBuf>) -> Result<Zeroizing<String>, Refused> {
 impl Inspect {
     fn run(self, context: &Context) -> Result<(), Refused> {
         let token = read(self.file.as_ref())?;
-        let decoded = Decoded::read(token.expose()).map_err(|e| Refused::new(Exit::Usage, e))?;
+        let decoded = Decoded::read(token.expose()).map_err(no_token)?;
         let content = decoded.unverified().clone();
         let checked = self.key.and_then(|key| key.verifying_key());
         let checked = checked.map(|key| decoded.check(&key).map(drop));
@@ -214,7 +219,7 @@ impl Prove {
     fn run(self, context: &Context) -> Result<(), Refused> {
         let key = self.holder.key(context)?;
         let token = read(Some(&self.token_file))?;
-        let decoded = Decoded::read(token.expose()).map_err(|e| Refused::new(Exit::Usage, e))?;
+        let decoded = Decoded::read(token.expose()).map_err(no_token)?;
         let audience = &decoded.unverified().claims.audience;
         let act = self.act.as_ref().map(|does| {
             let ResourcePattern::Exact(resource) = &does.resource else {

@@ -63,10 +63,10 @@ pub(super) struct Verify {
 
 /// Whose signatures are believed.
 #[derive(Debug, Args)]
-#[group(skip)]
+#[group(required = true, multiple = true)]
 struct Trust {
     /// The public key of the token's signer: 64 hexadecimal digits.
-    #[arg(long, value_name = "HEX", required_unless_present = "trust", conflicts_with = "trust")]
+    #[arg(long, value_name = "HEX", conflicts_with = "trust")]
     key: Option<HolderKey>,
     /// The trust statement, as in `trust.statement` of the broker's directory; its signature, in
     /// hexadecimal, is the file beside it that ends in `.signature`.

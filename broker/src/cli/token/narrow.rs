@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::super::Context;
 use super::super::console::{GOOD, STRONG};
-use super::super::exit::{Exit, Refused};
+use super::super::exit::{Exit, Refused, WRITABLE};
 use super::super::request::{self, To, span};
 use super::read;
 
@@ -170,7 +170,7 @@ impl Key {
         let secret = fresh()?;
         let text = Zeroizing::new(hex::encode(*secret));
         files::write_secret(&self.file, text.as_bytes())
-            .map_err(|error| Refused::new(Exit::Failed, error))?;
+            .map_err(|error| Refused::new(Exit::Failed, error).next(WRITABLE))?;
         let public = hex::encode(SigningKey::from_bytes(&secret).verifying_key().to_bytes());
         let json = || json!({ "holder_key": public, "file": self.file });
         context.console.result(|| public.clone(), json);
@@ -219,7 +219,7 @@ impl Delegate {
 }
 
 fn decoded(token: &Text) -> Result<Decoded, Refused> {
-    Decoded::read(token.expose()).map_err(|error| Refused::new(Exit::Usage, error))
+    Decoded::read(token.expose()).map_err(super::no_token)
 }
 
 /// Writes the token where it is to go, and says what it allows.
