@@ -1,3 +1,5 @@
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow is a failed test")]
+
 use std::sync::Arc;
 
 use dayfly_verifier::holder::HolderKey;
@@ -93,6 +95,7 @@ async fn the_last_snapshot_is_kept_and_started_from() {
 }
 
 #[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "what waits for it is another thread")]
 async fn nothing_waits_for_a_snapshot() {
     let memory = founded().await;
     let mut broker = Broker::start(&memory).await;

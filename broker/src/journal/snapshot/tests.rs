@@ -156,7 +156,8 @@ async fn what_the_log_says_of_a_snapshot_counts() {
         change(&mut snapshot);
         Entry { event: Event::SnapshotTaken(snapshot), ..taken(&state, digest) }
     };
-    let cases: [(&dyn Fn(&mut Snapshot), bool); 4] = [
+    type Change<'a> = &'a dyn Fn(&mut Snapshot);
+    let cases: [(Change<'_>, bool); 4] = [
         (&|_| {}, true),
         (&|said| said.fold = FOLD + 1, false),
         (&|said| said.digest = SnapshotDigest::new([7; 32]), false),
