@@ -10,9 +10,12 @@ use crate::world::World;
 
 /// The one snapshot that is kept, once the running broker has said so.
 async fn kept(world: &World) -> PathBuf {
-    while !world.log().contains("kept a snapshot") {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let said = async {
+        while !world.log().contains("kept a snapshot") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), said).await.unwrap();
     let files = std::fs::read_dir(world.path("broker")).unwrap().map(|file| file.unwrap().path());
     let mut snapshots = files.filter(|path| path.to_string_lossy().contains("-snapshot-"));
     let snapshot = snapshots.next().unwrap();

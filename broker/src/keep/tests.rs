@@ -53,16 +53,19 @@ impl Broker {
 
     /// The place of the last snapshot, once it is later than `before`.
     async fn kept_after(&self, before: u64) -> Seq {
-        let mut moved = self.sequencer.moved();
-        loop {
-            moved.mark_unchanged();
-            let kept = self.sequencer.state().snapshot;
-            if kept.0 > before {
-                return kept;
-            }
-            moved.changed().await.unwrap();
-        }
+        until(|| self.sequencer.state().snapshot.0 > before).await;
+        self.sequencer.state().snapshot
     }
+}
+
+/// Waits until it is so; for 20 s at most.
+async fn until(is_so: impl Fn() -> bool) {
+    let looking = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), looking).await.unwrap();
 }
 
 async fn founded() -> Memory {
@@ -84,9 +87,7 @@ async fn the_last_snapshot_is_kept_and_started_from() {
     broker.write(EVERY).await;
     let second = broker.kept_after(first.0).await;
     // What came before it goes once it is on record.
-    while memory.snapshots().unwrap() != [second] {
-        tokio::task::yield_now().await;
-    }
+    until(|| memory.snapshots().unwrap() == [second]).await;
     broker.write(2).await;
     let state = broker.sequencer.state();
     let again = Broker::start(&memory).await;
