@@ -11,4 +11,5 @@ pub mod clock;
 pub mod running;
 pub mod shop;
 pub mod site;
+pub mod sizes;
 pub mod world;

@@ -12,6 +12,7 @@ mod world;
 use std::hint::black_box;
 use std::time::Instant;
 
+use dayfly_tests::sizes::sizes;
 use dayfly_verifier::caveat::Caveat;
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::scope::{Constraint, Limit};
@@ -32,7 +33,8 @@ const SIGNATURES: usize = 7;
 const SIGNED: [u8; 300] = [5; 300];
 
 fn main() -> anyhow::Result<()> {
-    let tokens = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(TOKENS).max(ROUNDS);
+    let [tokens] = sizes([TOKENS], [ROUNDS]);
+    let tokens = tokens.max(ROUNDS);
     println!(
         "# delegation: {tokens} tokens of one right and one constraint, each of its own holder"
     );

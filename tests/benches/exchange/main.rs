@@ -31,6 +31,7 @@ use dayfly_broker::shutdown::Shutdown;
 use dayfly_proto::v1;
 use dayfly_proto::v1::access_service_client::AccessServiceClient;
 use dayfly_proto::v1::access_service_server::AccessServiceServer;
+use dayfly_tests::sizes::sizes;
 use dayfly_verifier::id::{ExchangeId, KeyId};
 use dayfly_verifier::proof::{HolderCall, HolderProof};
 use dayfly_verifier::request::ConfirmBy;
@@ -56,13 +57,13 @@ const EACH: usize = 1_000;
 const DOMAIN: &str = "example.test";
 
 fn main() -> Outcome<()> {
-    let mut numbers = std::env::args().filter_map(|arg| arg.parse::<u32>().ok());
-    let (calls, live) = (numbers.next().unwrap_or(4096), numbers.next().unwrap_or(1_000_000));
+    let [calls, live] = sizes([4096, 1_000_000], [8, 0]);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let live = u32::try_from(live)?;
     runtime.block_on(async {
         match restart::child().await {
             Some(measured) => measured,
-            None => measure(usize::try_from(calls)?, live).await,
+            None => measure(calls, live).await,
         }
     })
 }

@@ -17,6 +17,7 @@ use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::revocation_target::Target;
 use dayfly_proto::v1::{RevocationTarget, RevokeRequest, WatchEnforcementRequest};
 use dayfly_tests::running::Running;
+use dayfly_tests::sizes::sizes;
 use dayfly_verifier::feed::{Enforcer, GatewayView, Rests};
 use dayfly_verifier::time::{Clock as _, SystemClock};
 use futures_util::future::try_join_all;
@@ -30,7 +31,7 @@ const WARM_UP: usize = 3;
 const ROUNDS: usize = 20;
 
 fn main() -> anyhow::Result<()> {
-    let followers = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(FOLLOWERS);
+    let [followers] = sizes([FOLLOWERS], [8]);
     tokio::runtime::Runtime::new()?.block_on(run(followers))
 }
 

@@ -27,6 +27,7 @@ use dayfly_proto::v1::RedeemRequest;
 use dayfly_proto::v1::gateway_service_client::GatewayServiceClient;
 use dayfly_proto::v1::gateway_service_server::GatewayServiceServer;
 use dayfly_tests::running::Running;
+use dayfly_tests::sizes::sizes;
 use dayfly_verifier::id::{TokenId, UseId};
 use dayfly_verifier::scope::Scope;
 use dayfly_verifier::time::{Clock as _, SystemClock};
@@ -46,7 +47,7 @@ const GRANTS: usize = 8;
 const GATEWAY: &str = "gateway/orders-staging";
 
 fn main() -> anyhow::Result<()> {
-    let calls = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(4096);
+    let [calls] = sizes([4096], [8]);
     tokio::runtime::Runtime::new()?.block_on(measure(calls))
 }
 

@@ -3,7 +3,7 @@
 //! run, over the same kind of listener: mutual TLS 1.3, one connection a follower, all clients in
 //! this process.
 //!
-//! `cargo bench -p dayfly-tests --bench revoke_wait [-- FOLLOWERS]`
+//! `cargo bench -p dayfly-tests --bench revoke_wait [-- FEW MANY]`
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 #![expect(clippy::arithmetic_side_effects, reason = "figures are small")]
 
@@ -19,6 +19,7 @@ use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::revocation_target::Target;
 use dayfly_proto::v1::{RevocationTarget, RevokeRequest, WatchEnforcementRequest};
 use dayfly_tests::running::Running;
+use dayfly_tests::sizes::sizes;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
@@ -29,14 +30,12 @@ const WARM_UP: usize = 3;
 const ROUNDS: usize = 20;
 
 fn main() -> anyhow::Result<()> {
-    let asked: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
     println!("# revoke_wait: {ROUNDS} rounds, bare and real in turn");
     println!("# SQLite WAL, synchronous=FULL, one fsync an append; mutual TLS 1.3; TCP_NODELAY");
     println!(
         "# the bare message is a delta of one entry and a signed head, and nothing is appended"
     );
-    let sizes = if asked.is_empty() { FOLLOWERS.to_vec() } else { asked };
-    for followers in sizes {
+    for followers in sizes(FOLLOWERS, [2, 8]) {
         // A runtime of its own: what the last size left running ends with it.
         tokio::runtime::Runtime::new()?.block_on(run(followers))?;
     }

@@ -1,7 +1,7 @@
 //! What a decision at the gateway costs, against the cryptography that it cannot do without. In one
 //! run, in one thread, rounds of the bare work and of the real one in turn; medians of rounds.
 //!
-//! `cargo bench -p dayfly-tests --bench verify`
+//! `cargo bench -p dayfly-tests --bench verify [-- TOKENS]`
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 #![expect(clippy::arithmetic_side_effects, reason = "figures are small")]
 
@@ -12,6 +12,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use dayfly_tests::sizes::sizes;
 use dayfly_verifier::verify::{Attempt, Outcome, Shown};
 use ed25519_dalek::{Signer as _, SigningKey};
 
@@ -21,10 +22,12 @@ const TOKENS: usize = 10_000;
 const ROUNDS: usize = 20;
 
 fn main() -> anyhow::Result<()> {
-    println!("# verify: {TOKENS} tokens of one right and one constraint, each of its own holder");
+    let [tokens] = sizes([TOKENS], [ROUNDS]);
+    let tokens = tokens.max(ROUNDS);
+    println!("# verify: {tokens} tokens of one right and one constraint, each of its own holder");
     println!("# one thread; median of {ROUNDS} rounds, bare and real in turn");
     let world = World::new()?;
-    let tokens = (0..TOKENS).map(|n| world.token(n)).collect::<anyhow::Result<Vec<_>>>()?;
+    let tokens = (0..tokens).map(|n| world.token(n)).collect::<anyhow::Result<Vec<_>>>()?;
     let share = tokens.len() / ROUNDS;
     never_seen(&world, &tokens, share)?;
     repeated(&world, &tokens)?;
