@@ -1,7 +1,7 @@
 //! How much a benchmark does.
 
-/// The numbers behind `--`, in order. Where there are none, `full` for `cargo bench`, which measures,
-/// and `small` for `cargo test`, which runs each benchmark so that none breaks unseen.
+/// The numbers behind `--`, in order. Where there are none, `full` for `cargo bench`, which
+/// measures, and `small` for `cargo test`, which runs each benchmark so that none breaks unseen.
 #[must_use]
 pub fn sizes<const N: usize>(full: [usize; N], small: [usize; N]) -> [usize; N] {
     let measures = std::env::args().any(|arg| arg == "--bench");
