@@ -58,14 +58,14 @@ impl Redeemer {
     }
 }
 
-/// Whether the broker said no, rather than that it could not tell.
+/// Whether the broker said no, rather than that it could not tell. One that has too much to do
+/// (`RESOURCE_EXHAUSTED`) has not looked at it.
 fn is_refusal(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::PermissionDenied
             | Code::FailedPrecondition
             | Code::NotFound
-            | Code::ResourceExhausted
             | Code::InvalidArgument
             | Code::AlreadyExists
     )
@@ -79,5 +79,29 @@ impl Redeem for Redeemer {
 
     fn reevaluate(&self, token: TokenId) -> Redemption<'_> {
         Box::pin(self.evaluate(ReevaluateRequest { token_id: token.to_string() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_cannot_tell_has_not_said_no() {
+        for code in [
+            Code::ResourceExhausted,
+            Code::Unavailable,
+            Code::Unauthenticated,
+            Code::Aborted,
+            Code::Cancelled,
+            Code::DeadlineExceeded,
+            Code::Internal,
+            Code::Unknown,
+        ] {
+            assert!(!is_refusal(&Status::new(code, "")), "{code}");
+        }
+        for code in [Code::PermissionDenied, Code::FailedPrecondition, Code::NotFound] {
+            assert!(is_refusal(&Status::new(code, "")), "{code}");
+        }
     }
 }
