@@ -21,10 +21,12 @@ impl HolderKey {
         if key.is_weak() { Err(refused()) } else { Ok(Self(bytes)) }
     }
 
-    /// The holder that an authority block names, as it is read before its signature is checked.
-    /// Who signed the block made sure that it is a key; until then it may be anything.
-    pub(crate) fn unchecked(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
+    /// From bytes that [`Self::from_slice`] took before, or that nothing is believed of until a
+    /// signature by somebody who checked them is. Of others, nothing is ever proved:
+    /// [`Self::verifying_key`] says `None`, or `verify_strict` refuses.
+    #[must_use]
+    pub const fn unchecked(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     /// Its bytes.

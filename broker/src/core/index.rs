@@ -34,12 +34,18 @@ pub(crate) struct Index {
     /// Ended cases, by when they are forgotten.
     gone: OrdSet<(Timestamp, GrantId)>,
     /// How many of those in `due` there are, by workload, by task and by set of owners.
-    of_workload: OrdMap<SpiffeId, Tally>,
+    of_workload: OrdMap<SpiffeId, OfWorkload>,
     of_task: OrdMap<TaskId, Tally>,
     of_owners: OrdMap<BTreeSet<PersonId>, Tally>,
     all: Tally,
-    /// How many cases of each workload are remembered, however they ended.
-    remembered: OrdMap<SpiffeId, u32>,
+}
+
+/// What is counted of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct OfWorkload {
+    open: Tally,
+    /// All its cases, however they ended.
+    remembered: u32,
 }
 
 /// How many requests are pending, and how many grants are live.
@@ -80,7 +86,9 @@ impl Index {
     pub(super) fn add(&mut self, id: GrantId, case: &Case) {
         let workload = &case.request.workload;
         if self.workload.insert((workload.clone(), id)).is_none() {
-            count(&mut self.remembered, workload, |old| old.saturating_add(1));
+            count(&mut self.of_workload, workload, |of| {
+                of.remembered = of.remembered.saturating_add(1)
+            });
         }
         self.task.insert((case.request.task.clone(), id));
         self.enter(id, case);
@@ -138,7 +146,9 @@ impl Index {
     pub(super) fn remove(&mut self, id: GrantId, case: &Case) {
         let workload = &case.request.workload;
         if self.workload.remove(&(workload.clone(), id)).is_some() {
-            count(&mut self.remembered, workload, |old| old.saturating_sub(1));
+            count(&mut self.of_workload, workload, |of| {
+                of.remembered = of.remembered.saturating_sub(1)
+            });
         }
         self.task.remove(&(case.request.task.clone(), id));
     }
@@ -186,12 +196,12 @@ impl Index {
 
     /// How many of `workload` were open at the last entry.
     pub(super) fn tally(&self, workload: &SpiffeId) -> Tally {
-        self.of_workload.get(workload).copied().unwrap_or_default()
+        self.of_workload.get(workload).copied().unwrap_or_default().open
     }
 
     /// How many cases of `workload` were remembered at the last entry.
     pub(super) fn remembered(&self, workload: &SpiffeId) -> u32 {
-        self.remembered.get(workload).copied().unwrap_or_default()
+        self.of_workload.get(workload).copied().unwrap_or_default().remembered
     }
 
     /// The cases that were remembered at the last entry and would not be at `now`.
@@ -220,9 +230,9 @@ impl Index {
     fn count(&mut self, case: &Case, change: fn(Tally, Tally) -> Tally) {
         let one = Tally::of(case);
         self.all = change(self.all, one);
-        count(&mut self.of_workload, &case.request.workload, |old| change(old, one));
-        count(&mut self.of_task, &case.request.task, |old| change(old, one));
-        count(&mut self.of_owners, &case.kin.owners, |old| change(old, one));
+        count(&mut self.of_workload, &case.request.workload, |of| of.open = change(of.open, one));
+        count(&mut self.of_task, &case.request.task, |tally| *tally = change(*tally, one));
+        count(&mut self.of_owners, &case.kin.owners, |tally| *tally = change(*tally, one));
     }
 }
 
@@ -230,9 +240,10 @@ impl Index {
 fn count<K: Ord + Clone, N: Copy + Default + Eq>(
     counts: &mut OrdMap<K, N>,
     key: &K,
-    change: impl FnOnce(N) -> N,
+    change: impl FnOnce(&mut N),
 ) {
-    let new = change(counts.get(key).copied().unwrap_or_default());
+    let mut new = counts.get(key).copied().unwrap_or_default();
+    change(&mut new);
     if new == N::default() {
         counts.remove(key);
     } else {

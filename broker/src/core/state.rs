@@ -27,7 +27,7 @@ use super::unbounded::Unbounded;
 
 /// The version of the fold. It changes with what entries mean to it and with what a state is made
 /// of: a snapshot by another one is not taken up.
-pub const FOLD: u32 = 1;
+pub const FOLD: u32 = 2;
 
 /// What the log means, up to its head. A clone is cheap.
 #[derive(Debug, Clone, PartialEq, Eq)]

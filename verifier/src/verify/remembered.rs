@@ -3,11 +3,11 @@
 //! A text is one that is remembered only if every byte of it is the same: nothing rests on a hash.
 //! Each token has one text alone ([`crate::wire`]), so that nobody makes room here be taken twice.
 
-use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::Equivalent;
 use moka::sync::Cache;
 use zeroize::Zeroizing;
 
@@ -23,6 +23,9 @@ const MAX_WEIGHT: usize = 4;
 const VALUES_PER_WEIGHT: usize = 8;
 /// How many bytes of text do.
 const TEXT_BYTES_PER_WEIGHT: usize = 2048;
+/// How many bytes at the end of a text are hashed. They hold most of the last signature, at least:
+/// nobody can make two good tokens that have them in common.
+const HASHED_BYTES: usize = 256;
 
 /// All that is remembered, within a bound.
 pub(super) struct Remembered(pub(super) Cache<Text, Arc<Signed>>);
@@ -37,7 +40,7 @@ impl Remembered {
     }
 
     pub(super) fn get(&self, text: &str) -> Option<Arc<Signed>> {
-        self.0.get(text)
+        self.0.get(&Shown(text))
     }
 
     /// Remembers what was read from `text`, unless it is too heavy.
@@ -60,15 +63,26 @@ fn weight(text: &str, token: &Signed) -> usize {
 #[derive(PartialEq, Eq)]
 pub(super) struct Text(Zeroizing<Box<str>>);
 
-impl Borrow<str> for Text {
-    fn borrow(&self) -> &str {
-        &self.0
+/// A text that is looked for.
+struct Shown<'a>(&'a str);
+
+impl Equivalent<Text> for Shown<'_> {
+    fn equivalent(&self, kept: &Text) -> bool {
+        *self.0 == **kept.0
+    }
+}
+
+impl Hash for Shown<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let bytes = self.0.as_bytes();
+        let end = bytes.last_chunk::<HASHED_BYTES>().map_or(bytes, <[u8; HASHED_BYTES]>::as_slice);
+        state.write(end);
     }
 }
 
 impl Hash for Text {
-    /// As the text itself, by which it is looked up.
+    /// As when it is looked for.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        str::hash(&self.0, state);
+        Shown(&self.0).hash(state);
     }
 }

@@ -145,7 +145,7 @@ fn claims(facts: &mut Facts<'_>, checks: &[Vec<u8>]) -> Option<(Claims, Record)>
         },
         audience: facts.one("audience")?.text()?.parse().ok()?,
         holder: match facts.one("holder")? {
-            Atom::Bytes(key) => Confirmation::Key(HolderKey::unchecked(key)?),
+            Atom::Bytes(key) => Confirmation::Key(HolderKey::unchecked(key.try_into().ok()?)),
             Atom::Text(_) => Confirmation::Identity,
             Atom::Int(_) | Atom::Date(_) | Atom::Bool(_) => return None,
         },

@@ -9,7 +9,7 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use imbl::{OrdMap, OrdSet};
 
-use super::{Index, RETENTION, Tally};
+use super::{Index, OfWorkload, RETENTION, Tally};
 use crate::core::case::{Case, Stage};
 
 /// A case under its id.
@@ -18,28 +18,16 @@ pub(crate) type Named = (GrantId, Arc<Case>);
 impl Index {
     /// The look-ups over cases, from parts that can be made beside each other.
     pub(crate) fn of(
-        workloads: Grouped<SpiffeId>,
-        tasks: Grouped<TaskId>,
+        workloads: Grouped<SpiffeId, OfWorkload>,
+        tasks: Grouped<TaskId, Tally>,
         token: Tokens,
         ends: Ends,
     ) -> Self {
-        let Grouped { places: workload, open: of_workload, all: remembered } = workloads;
-        let Grouped { places: task, open: of_task, all: _ } = tasks;
+        let Grouped { places: workload, counts: of_workload } = workloads;
+        let Grouped { places: task, counts: of_task } = tasks;
         let Ends { due, pending, gone, of_owners, all } = ends;
         let Tokens(token) = token;
-        Self {
-            workload,
-            task,
-            token,
-            due,
-            pending,
-            gone,
-            of_workload,
-            of_task,
-            of_owners,
-            all,
-            remembered,
-        }
+        Self { workload, task, token, due, pending, gone, of_workload, of_task, of_owners, all }
     }
 }
 
@@ -52,32 +40,73 @@ fn open(case: &Case, time: Timestamp) -> Tally {
 }
 
 /// The cases by a key.
-pub(crate) struct Grouped<K> {
+pub(crate) struct Grouped<K, N> {
     places: OrdSet<(K, GrantId)>,
-    /// How many of each key are open.
-    open: OrdMap<K, Tally>,
-    /// How many of each key there are.
-    all: OrdMap<K, u32>,
+    /// What is counted of each key, where it is anything.
+    counts: OrdMap<K, N>,
 }
 
-impl<K: Ord + Clone> Grouped<K> {
-    /// `cases`, as they are in a log whose last entry is of `time`, by what `key` says.
-    pub(crate) fn by(cases: &[Named], time: Timestamp, key: impl Fn(&Case) -> &K) -> Self {
-        let mut keys: Vec<_> =
-            cases.iter().map(|(id, case)| (key(case), *id, open(case, time))).collect();
-        keys.sort_unstable_by_key(|(key, id, _)| (*key, *id));
-        let (mut tallies, mut all) = (OrdMap::new(), OrdMap::new());
-        for run in keys.chunk_by(|(one, ..), (other, ..)| one == other) {
-            let Some((key, ..)) = run.first() else { continue };
-            let tally = run.iter().fold(Tally::default(), |sum, (.., one)| sum.plus(*one));
-            if tally != Tally::default() {
-                tallies.insert(K::clone(key), tally);
-            }
-            all.insert(K::clone(key), u32::try_from(run.len()).unwrap_or(u32::MAX));
-        }
-        let places = keys.into_iter().map(|(key, id, _)| (key.clone(), id)).collect();
-        Self { places, open: tallies, all }
+impl Grouped<SpiffeId, OfWorkload> {
+    /// `cases`, as they are in a log whose last entry is of `time`, by workload.
+    pub(crate) fn by_workload(cases: &[Named], time: Timestamp) -> Self {
+        let count = |open, remembered| OfWorkload { open, remembered };
+        Self::by(cases, time, |case| &case.request.workload, SpiffeId::as_str, count)
     }
+}
+
+impl Grouped<TaskId, Tally> {
+    /// The same by task.
+    pub(crate) fn by_task(cases: &[Named], time: Timestamp) -> Self {
+        Self::by(cases, time, |case| &case.request.task, TaskId::as_str, |open, _| open)
+    }
+}
+
+impl<K: Ord + Clone, N: Clone + Default + Eq> Grouped<K, N> {
+    /// The cases by what `key` says, whose order is that of its `text`; `count` makes what is
+    /// counted of how many are open, and of how many there are.
+    fn by(
+        cases: &[Named],
+        time: Timestamp,
+        key: impl Fn(&Case) -> &K,
+        text: impl Fn(&K) -> &str,
+        count: impl Fn(Tally, u32) -> N,
+    ) -> Self {
+        let mut keys: Vec<_> =
+            cases.iter().map(|(id, case)| (0, key(case), *id, open(case, time))).collect();
+        // Texts lie far apart, and most begin alike: what tells most of them apart comes along.
+        let alike = in_common(keys.iter().map(|(_, key, ..)| text(key)));
+        for (start, key, ..) in &mut keys {
+            *start = start_of(text(key), alike);
+        }
+        keys.sort_unstable_by_key(|(start, key, id, _)| (*start, *key, *id));
+        let mut counts = OrdMap::new();
+        for run in keys.chunk_by(|(_, one, ..), (_, other, ..)| one == other) {
+            let Some((_, key, ..)) = run.first() else { continue };
+            let tally = run.iter().fold(Tally::default(), |sum, (.., one)| sum.plus(*one));
+            let counted = count(tally, u32::try_from(run.len()).unwrap_or(u32::MAX));
+            if counted != N::default() {
+                counts.insert(K::clone(key), counted);
+            }
+        }
+        let places = keys.into_iter().map(|(_, key, id, _)| (key.clone(), id)).collect();
+        Self { places, counts }
+    }
+}
+
+/// How many bytes all `texts` begin with in common.
+fn in_common<'a>(mut texts: impl Iterator<Item = &'a str>) -> usize {
+    let Some(first) = texts.next() else { return 0 };
+    texts.fold(first.len(), |alike, text| {
+        let pairs = first.bytes().zip(text.bytes()).take(alike);
+        pairs.take_while(|(one, other)| one == other).count()
+    })
+}
+
+/// The first bytes of `text` after so many, as a number in their order.
+fn start_of(text: &str, after: usize) -> u64 {
+    let mut start = [0; 8];
+    start.iter_mut().zip(text.bytes().skip(after)).for_each(|(to, from)| *to = from);
+    u64::from_be_bytes(start)
 }
 
 /// Tokens, and exchanges that were answered with the token of another.

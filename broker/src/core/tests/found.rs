@@ -8,7 +8,7 @@ use dayfly_verifier::request::Request;
 use dayfly_verifier::uses::{About, Batch, Line, Seen};
 use proptest::prelude::*;
 
-use super::model::{Model, draws};
+use super::model::{Model, delete_all, draws};
 use super::world::*;
 use crate::core::case::Case;
 use crate::core::event::*;
@@ -88,14 +88,16 @@ proptest! {
             });
             prop_assert_eq!(strange, None);
         }
-        let resource = Some("db/prod/orders".parse().unwrap());
-        let by_resource = found(log, Wanted { resource, ..Wanted::default() });
+        let at = |resource: &str| {
+            found(log, Wanted { resource: Some(resource.parse().unwrap()), ..Wanted::default() })
+        };
         let all = found(log, Wanted::default());
         prop_assert_eq!(all.len(), log.len());
-        // The model asks for nothing else, and for nothing there.
-        prop_assert!(by_resource.is_superset(&with(&|_| true)));
-        let resource = Some("db/staging".parse().unwrap());
-        let nothing = found(log, Wanted { resource, ..Wanted::default() });
+        // The model asks for orders, or for what they stand in alone, and for nothing elsewhere.
+        let orders = |request: &Request| request.scope != delete_all();
+        prop_assert!(at("db/prod").is_superset(&with(&|_| true)));
+        prop_assert!(at("db/prod/orders").is_superset(&with(&orders)));
+        let nothing = at("db/staging");
         prop_assert!(nothing.is_empty(), "{nothing:?}");
     }
 }

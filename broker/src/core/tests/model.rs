@@ -288,11 +288,16 @@ fn narrowing(how: u8) -> Narrowing {
     }
 }
 
+/// Of all that is asked for, what alone does not reach an order.
+pub(super) fn delete_all() -> Scope {
+    Scope::new([right("delete db/prod")], []).unwrap()
+}
+
 fn change(filing: &mut Filing, how: u8) {
     match how % 6 {
         0 => filing.holder_key = holder(2),
         1 => filing.audience = id("gateway/mail"),
-        2 => filing.scope = Scope::new([right("delete db/prod")], []).unwrap(),
+        2 => filing.scope = delete_all(),
         3 => filing.uses = NonZeroU32::new(9),
         _ => {}
     }

@@ -129,8 +129,8 @@ fn named(case: Case) -> Named {
 /// The look-ups over `cases`, in a log that ends at `head`, whose entry is of `time`.
 fn index(cases: &[Named], head: &Head, time: Timestamp) -> Index {
     thread::scope(|scope| {
-        let workloads = scope.spawn(|| Grouped::by(cases, time, |case| &case.request.workload));
-        let tasks = scope.spawn(|| Grouped::by(cases, time, |case| &case.request.task));
+        let workloads = scope.spawn(|| Grouped::by_workload(cases, time));
+        let tasks = scope.spawn(|| Grouped::by_task(cases, time));
         let (tokens, ends) = (Tokens::of(cases, &head.epoch), Ends::of(cases, time));
         Index::of(done(workloads), done(tasks), tokens, ends)
     })

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use dayfly_verifier::claims::Claims;
-use dayfly_verifier::holder::{Confirmation, HolderKey};
+use dayfly_verifier::holder::Confirmation;
 use dayfly_verifier::id::{
     Epoch, GrantId, GroupId, KeyId, PersonId, Purpose, RequestDigest, RequestId, TaskId, TokenId,
 };
@@ -17,7 +17,7 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Text, seconds, some};
+use super::{Bytes, Holder, Text, seconds, some};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,7 +27,7 @@ pub(super) struct RequestV1 {
     filed_at_ms: u64,
     workload: Text<SpiffeId>,
     principal: Option<Text<PersonId>>,
-    holder_key: Text<HolderKey>,
+    holder_key: Holder,
     confirm_by: ConfirmByV1,
     audience: Text<SpiffeId>,
     scope: ScopeV1,
@@ -126,7 +126,7 @@ pub(super) struct ClaimsV1 {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ConfirmationV1 {
-    Key(Text<HolderKey>),
+    Key(Holder),
     Identity,
 }
 

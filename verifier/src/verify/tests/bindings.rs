@@ -193,3 +193,19 @@ fn a_remembered_token_is_refused_for_the_reason_of_a_new_one() {
         assert_eq!(reason(true), new, "{pair:?}");
     }
 }
+
+#[test]
+fn every_character_of_a_remembered_token_counts() {
+    let mut world = World::new();
+    let token = minted(&claims());
+    assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "ok");
+    for (place, was) in token.expose().char_indices() {
+        let mut changed = token.expose().to_owned();
+        changed.replace_range(place..=place, if was == 'A' { "B" } else { "A" });
+        let used = world.use_by(&holder(0), &changed, &refund(5));
+        assert!(used.is_err(), "the character at {place}");
+    }
+    let cut = token.expose().split_at(4).1;
+    assert!(world.use_by(&holder(0), cut, &refund(5)).is_err());
+    assert_eq!(code(&world.use_by(&holder(0), token.expose(), &refund(5))), "ok");
+}
