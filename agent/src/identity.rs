@@ -17,8 +17,10 @@ use std::path::{Path, PathBuf};
 use dayfly_proto::v1::Svid;
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
+use rcgen::PublicKeyData as _;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::files::{self, FileError};
@@ -54,6 +56,8 @@ pub enum IdentityError {
 pub struct NewKey {
     pem: Zeroizing<String>,
     csr: Vec<u8>,
+    /// Names its public half, as [`crate::svid::Peer::key_digest`] does.
+    digest: [u8; 32],
 }
 
 impl NewKey {
@@ -74,7 +78,8 @@ impl NewKey {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         let csr = params.serialize_request(key).map_err(no_key)?.der().to_vec();
-        Ok(Self { pem: Zeroizing::new(key.serialize_pem()), csr })
+        let digest = Sha256::digest(key.subject_public_key_info()).into();
+        Ok(Self { pem: Zeroizing::new(key.serialize_pem()), csr, digest })
     }
 
     /// The PKCS#10 request, in DER.
@@ -212,19 +217,24 @@ impl IdentityDir {
         files::write_public(&self.file("identity.toml"), brokers.as_bytes())?;
         files::write_public(&self.file("svid.pem"), pem(&chain).as_bytes())?;
         files::write_secret(&self.file("key.pem"), key.pem.as_bytes())?;
-        // If it stays behind, it is the key in use: a renewal with it is refused, not harmful.
+        // If it stays behind, it is the key in use, which `next_key` tells from one that waits.
         let _removed = std::fs::remove_file(self.file("next-key.pem"));
         Ok(identity)
     }
 
-    /// The key for the next SVID: the one of a renewal that was asked for and never answered, or
-    /// a new one, kept before it is used.
-    pub(crate) fn next_key(&self) -> Result<NewKey, IdentityError> {
+    /// The key for the SVID after `present`, the one that is loaded: that of a renewal that was
+    /// asked for and never answered, or a new one, kept before it is used.
+    pub(crate) fn next_key(&self, present: &Identity) -> Result<NewKey, IdentityError> {
         let path = self.file("next-key.pem");
         if let Ok(pem) = files::read_secret(&path)
             && let Some(key) = NewKey::read(&pem)
         {
-            return Ok(key);
+            if key.digest != present.as_peer().key_digest {
+                return Ok(key);
+            }
+            // A crash left it behind. It is the key in use, for which there is no other SVID, and
+            // it may stand nowhere else yet.
+            files::write_secret(&self.file("key.pem"), &pem)?;
         }
         let new = NewKey::generate()?;
         files::write_secret(&path, new.pem.as_bytes())?;

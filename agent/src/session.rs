@@ -227,7 +227,7 @@ impl Session {
             self.adopt(stored).await?;
             return Ok(());
         }
-        let key = self.dir.next_key()?;
+        let key = self.dir.next_key(&stored)?;
         let generation = before.as_peer().generation;
         let request = RenewRequest { csr_der: key.csr().to_vec().into(), generation };
         let answer = IdentityServiceClient::new(self.channel()).renew(request).await;

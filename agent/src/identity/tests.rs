@@ -78,9 +78,10 @@ fn a41_a_bundle_that_others_can_write_is_refused() {
 fn a_crash_in_a_renewal_leaves_the_old_identity_or_the_new_one() {
     let (_temp, dir, ca) = kept();
     let old = dir.load().unwrap();
-    let next = dir.next_key().unwrap();
+    let next = dir.next_key(&old).unwrap();
     assert_eq!(dir.load().unwrap().as_peer(), old.as_peer(), "the next key is only waiting");
-    assert_eq!(dir.next_key().unwrap().csr(), next.csr(), "asked again, it is the same renewal");
+    let again = dir.next_key(&old).unwrap();
+    assert_eq!(again.csr(), next.csr(), "asked again, it is the same renewal");
     // The certificate is in place, the key not yet.
     let new = svid(&ca, &next, ID);
     let chain: Vec<_> = new.chain_der.iter().map(der).collect();
@@ -90,6 +91,25 @@ fn a_crash_in_a_renewal_leaves_the_old_identity_or_the_new_one() {
     dir.keep(&new, &next, Keep::After(&old)).unwrap();
     assert_eq!(dir.load().unwrap().as_peer(), between.as_peer());
     assert!(!dir.file("next-key.pem").exists());
+}
+
+#[test]
+fn a_crash_at_the_end_of_a_renewal_does_not_stand_in_the_way_of_the_next_one() {
+    // After the certificate and before its key; after its key and before the end.
+    for key_too in [false, true] {
+        let (_temp, dir, ca) = kept();
+        let next = dir.next_key(&dir.load().unwrap()).unwrap();
+        let chain: Vec<_> = svid(&ca, &next, ID).chain_der.iter().map(der).collect();
+        files::write_public(&dir.file("svid.pem"), pem(&chain).as_bytes()).unwrap();
+        if key_too {
+            files::write_secret(&dir.file("key.pem"), next.pem.as_bytes()).unwrap();
+        }
+        let renewed = dir.load().unwrap();
+        let after = dir.next_key(&renewed).unwrap();
+        assert_ne!(after.csr(), next.csr(), "an SVID is asked for with the key that has one");
+        assert_eq!(dir.load().unwrap().as_peer(), renewed.as_peer(), "the key in use is gone");
+        assert_eq!(dir.next_key(&renewed).unwrap().csr(), after.csr(), "it is the same renewal");
+    }
 }
 
 #[test]
