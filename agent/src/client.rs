@@ -247,9 +247,9 @@ impl Client {
         answer.await?.requests.into_iter().map(read).collect()
     }
 
-    /// Asks, waits, and holds the grant. What is asked is lost with this call: where it is dropped
-    /// or learns nothing, the request is taken back, so that nobody approves what nobody awaits.
-    /// An agent that is to take it up again draws a [`Ticket`], saves it, and calls
+    /// Asks, waits, and holds the grant. What is asked is lost with this call: where it is dropped,
+    /// or ends before the decision, the request is taken back, so that nobody approves what nobody
+    /// awaits. An agent that is to take it up again draws a [`Ticket`], saves it, and calls
     /// [`Client::hold`].
     ///
     /// # Errors
@@ -258,7 +258,8 @@ impl Client {
         let ticket = Arc::new(Ticket::draw(ask, self.now())?);
         let unheld = Unheld::new(self, &ticket);
         let decided = self.decided(&ticket).await;
-        if !matches!(decided, Err(Error::CouldNotAsk(_))) {
+        // A lock ends the waiting, too, and leaves the request pending.
+        if matches!(decided, Ok(_) | Err(Error::Ended(_))) {
             unheld.settled();
         }
         Grant::new(self.clone(), ticket, &decided?)

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use dayfly_agent::case::Standing;
 use dayfly_agent::client::Client;
 use dayfly_agent::errors::{Error, Reason};
 use dayfly_agent::ticket::Ask;
@@ -127,15 +128,47 @@ async fn a_locked_person_decides_nothing_and_nothing_is_done_on_their_behalf() {
     agent.file(again).await.unwrap();
 }
 
+fn reading() -> Ask {
+    let scope = Scope::new(["read orders/prod/o-17".parse().unwrap()], None).unwrap();
+    let audience = format!("{SHOP}/gateway/orders").parse().unwrap();
+    let purpose = "customer-support".parse().unwrap();
+    Ask::new(audience, scope, "case-7".parse().unwrap(), purpose)
+}
+
+/// A call that alone knows its ticket takes the request back when a lock ends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_asked_to_approve_what_nobody_awaits_since_a_lock() {
+    let world = World::start("");
+    let client = Client::connect(&world.identity("agent/refunds")).await.unwrap();
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.acquire(reading()).await.map(drop) }
+    });
+    while client.list().await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    said(&world, &["lock", "--workload", &format!("{SHOP}/agent/refunds"), "--for", "10m"]);
+    match waiting.await.unwrap() {
+        Err(Error::Refused(refusal)) => assert_eq!(refusal.reason, Reason::Locked),
+        other => panic!("{other:?}"),
+    }
+    let pending = async || {
+        let all = client.list().await.unwrap();
+        all.iter().any(|case| case.standing == Standing::Pending)
+    };
+    let taken_back = async {
+        while pending().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), taken_back).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_decision_hears_of_the_lock() {
     let world = World::start("");
     let client = Client::connect(&world.identity("agent/refunds")).await.unwrap();
-    let scope = Scope::new(["read orders/prod/o-17".parse().unwrap()], None).unwrap();
-    let audience = format!("{SHOP}/gateway/orders").parse().unwrap();
-    let purpose = "customer-support".parse().unwrap();
-    let ask = Ask::new(audience, scope, "case-7".parse().unwrap(), purpose);
-    let (ticket, _) = client.request(ask).await.unwrap();
+    let (ticket, _) = client.request(reading()).await.unwrap();
     let waiting = async || client.wait(&ticket, None, |_| {}).await;
     let set =
         said(&world, &["lock", "--workload", &format!("{SHOP}/agent/refunds"), "--for", "10m"]);
