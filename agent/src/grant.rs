@@ -202,9 +202,11 @@ impl Grant {
             if !matches!(answer, Err(Error::CouldNotAsk(_))) {
                 tokens.asking = None;
             }
-            // Its token has run out since, if there ever was one.
-            let stale = |error: &Error| error.reason() == Some(Reason::StaleId);
-            if before.is_some() && answer.as_ref().is_err_and(stale) {
+            // Its token has run out since, or was taken back alone, if there ever was one: another
+            // exchange tells how the grant stands.
+            let of_token =
+                |error: &Error| matches!(error.reason(), Some(Reason::StaleId | Reason::Revoked));
+            if before.is_some() && answer.as_ref().is_err_and(of_token) {
                 continue;
             }
             return tokens.keep(answer?, self.client.now(), before.is_none());

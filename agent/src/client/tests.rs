@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use self::fake::{Fake, Script, Told, serve};
 use super::*;
 use crate::case::Standing;
-use crate::errors::Ended;
+use crate::errors::{Ended, Reason, Refusal};
 use crate::session::OpenError;
 use crate::ticket::tests::{NOW, ask, ticket};
 
@@ -277,6 +277,45 @@ async fn a_token_that_was_not_asked_for_is_no_answer() {
         let answer = client(at).exchange(&ticket, &exchange).await;
         assert!(matches!(answer, Err(Error::CouldNotAsk(OpenError::Answer(_)))));
     }
+}
+
+/// A token, and a key, can be taken back alone; the grant goes on.
+#[tokio::test]
+async fn a_token_that_was_taken_back_before_it_came_does_not_end_its_grant() {
+    let ticket = ticket();
+    let granted = request(&ticket, v1::Standing::Granted);
+    let case = Case::read(Some(granted), Some(ticket.id())).unwrap();
+    let good = answer(&claims(&ticket));
+    let fake = Fake::of(Script::default());
+    let (at, _running) = serve(fake.clone(), None).await;
+    let grant = Grant::new(client(at), ticket, &case).unwrap();
+    assert!(matches!(grant.token().await, Err(Error::CouldNotAsk(_))));
+    let revoked = || Err(Refusal::new(Reason::Revoked, "it was revoked").to_status(None));
+    fake.0.lock().unwrap().exchanges = VecDeque::from([revoked(), Ok(good)]);
+    assert!(grant.token().await.is_ok());
+
+    let sent = std::mem::take(&mut fake.0.lock().unwrap().exchanged);
+    let [.., again, new] = &sent[..] else { panic!("{} exchanges", sent.len()) };
+    assert_eq!(again.exchange_id, sent[0].exchange_id, "it was to be asked for again");
+    assert_ne!(new.exchange_id, again.exchange_id);
+}
+
+/// What is said of another exchange is said of the grant.
+#[tokio::test]
+async fn a_grant_that_was_taken_back_is_over_whatever_was_asked_before() {
+    let ticket = ticket();
+    let granted = request(&ticket, v1::Standing::Granted);
+    let case = Case::read(Some(granted), Some(ticket.id())).unwrap();
+    let fake = Fake::of(Script::default());
+    let (at, _running) = serve(fake.clone(), None).await;
+    let grant = Grant::new(client(at), ticket, &case).unwrap();
+    assert!(matches!(grant.token().await, Err(Error::CouldNotAsk(_))));
+    let revoked = || Err(Refusal::new(Reason::Revoked, "it was revoked").to_status(None));
+    fake.0.lock().unwrap().exchanges = VecDeque::from([revoked(), revoked()]);
+    for _ in 0..2 {
+        assert_eq!(grant.token().await.err().unwrap().reason(), Some(Reason::Revoked));
+    }
+    assert!(fake.0.lock().unwrap().exchanges.is_empty());
 }
 
 #[tokio::test]
