@@ -188,6 +188,20 @@ async fn the_end_of_patience_is_pending_and_an_absent_broker_is_unknown() {
     assert!(matches!(done, Err(Error::CouldNotAsk(_))));
 }
 
+/// The request must have expired by now, and the connection is alive.
+#[tokio::test]
+async fn a_broker_that_tells_no_end_is_not_waited_for_without_end() {
+    let ticket = ticket();
+    let mut late = request(&ticket, v1::Standing::Pending);
+    late.pending_until_ms = NOW as i64 - 60_000;
+    let watches = VecDeque::from([Ok(Told { changes: vec![late], stays_open: true })]);
+    let (at, _running) = serve(Fake::of(Script { watches, ..Script::default() }), None).await;
+    let client = client(at);
+    let waiting = client.wait(&ticket, None, |_| {});
+    let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    assert!(matches!(waited, Ok(Err(Error::CouldNotAsk(_)))));
+}
+
 /// The answer to an exchange with a token of these claims.
 fn answer(claims: &Claims) -> v1::ExchangeResponse {
     let signer = LocalSigner::new(KeyId(1), &[7; 32], Zeroizing::new([8; 32]));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dayfly_proto::v1;
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::patience::{Silence, timed_out};
@@ -39,7 +40,7 @@ impl Client {
         let mut heard = Heard::default();
         let watching = self.watch(ticket, &mut heard, &mut seen);
         let Some(at_most) = at_most else { return watching.await };
-        if let Ok(decided) = tokio::time::timeout(at_most, watching).await {
+        if let Ok(decided) = timeout(at_most, watching).await {
             return decided;
         }
         Err(match heard {
@@ -87,7 +88,12 @@ impl Client {
         loop {
             let (opened, way) = self.open(ticket).await;
             let followed = match opened {
-                Ok((case, stream)) => follow(case, stream, ticket, heard, seen).await,
+                Ok((case, stream)) => {
+                    // Who keeps the stream open beyond that, and says nothing, is silent.
+                    let left = case.pending_until.plus(GRACE).since(self.now());
+                    let following = follow(case, stream, ticket, heard, seen);
+                    timeout(left, following).await.unwrap_or_else(|_| Err(timed_out()))
+                }
                 Err(failed) => Err(failed),
             };
             let failed = match followed {
@@ -116,7 +122,7 @@ impl Client {
             let case = next(&mut stream, ticket).await?.ok_or_else(cut_off)?;
             Ok((case, stream))
         };
-        (tokio::time::timeout(CALL, opening).await.unwrap_or_else(|_| Err(timed_out())), way)
+        (timeout(CALL, opening).await.unwrap_or_else(|_| Err(timed_out())), way)
     }
 }
 
