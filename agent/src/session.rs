@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dayfly_proto::v1::RenewRequest;
 use dayfly_proto::v1::identity_service_client::IdentityServiceClient;
+use dayfly_proto::v1::{RenewRequest, Svid};
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock, Timestamp};
 use hyper_util::rt::TokioIo;
@@ -30,6 +30,8 @@ use crate::tls::{Identity, Live, no_name};
 
 /// How long connecting to one address may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a broker may take to renew an identity.
+const RENEWAL: Duration = Duration::from_secs(10);
 /// How often the renewal looks at the clock.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -230,11 +232,25 @@ impl Session {
         let key = self.dir.next_key(&stored)?;
         let generation = before.as_peer().generation;
         let request = RenewRequest { csr_der: key.csr().to_vec().into(), generation };
-        let answer = IdentityServiceClient::new(self.channel()).renew(request).await;
-        let svid = answer.map_err(OpenError::from_status)?.into_inner().svid;
+        let svid = self.ask_for(request).await.map_err(OpenError::from_status)?;
         let svid = svid.ok_or(OpenError::Answer("it holds no SVID"))?;
         let renewed = self.dir.keep(&svid, &key, Keep::After(&before))?;
         self.adopt(renewed).await
+    }
+
+    /// Asks one broker, and has the next attempt begin at another one where it did not answer.
+    async fn ask_for(&self, request: RenewRequest) -> Result<Option<Svid>, Status> {
+        let (way, channel) = self.way();
+        let mut broker = IdentityServiceClient::new(channel);
+        let answer = tokio::time::timeout(RENEWAL, broker.renew(request)).await;
+        let silent = |_| Err(Status::deadline_exceeded("the broker did not answer in time"));
+        let answer = answer.unwrap_or_else(silent);
+        if let Err(status) = &answer
+            && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
+        {
+            self.elsewhere(way);
+        }
+        Ok(answer?.into_inner().svid)
     }
 
     fn is_due(&self) -> bool {
