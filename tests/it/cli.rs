@@ -45,7 +45,7 @@ fn each_end_has_its_exit_code() {
     assert_eq!(granted, 0);
     let token = agent(&["exchange", &request, "--stdout"]);
     ends(&token, 0);
-    assert!(token.stdout.len() > 500 && token.stderr.is_empty() || code(&token) == 0);
+    assert!(token.stdout.len() > 500, "that is no token");
     ends(&agent(&["complete", &request]), 0);
     assert_ne!(code(&agent(&["exchange", &request, "--stdout"])), 0);
 
