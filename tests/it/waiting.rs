@@ -50,9 +50,18 @@ async fn a_broker_killed_while_one_waits_never_runs() {
     let client = Arc::new(Client::new(session));
     let ticket = Ticket::draw(ask(), now()).unwrap();
     client.file(&ticket).await.unwrap();
-    let mut seen = 0;
-    world.kill();
-    let waited = client.wait(&ticket, Some(Duration::from_secs(4)), |_| seen += 1).await;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let mut tell = Some(tell);
+    let waiting = client.wait(&ticket, Some(Duration::from_secs(4)), |_| {
+        if let Some(tell) = tell.take() {
+            tell.send(()).unwrap();
+        }
+    });
+    let killing = async {
+        told.await.unwrap();
+        world.kill();
+    };
+    let (waited, ()) = tokio::join!(waiting, killing);
     assert!(waited.is_err(), "granted by nobody");
     let exchange = client.draw_exchange().unwrap();
     assert!(client.exchange(&ticket, &exchange).await.is_err());
