@@ -66,6 +66,8 @@ async fn a05_a_token_passes_at_its_own_gateway_only() {
     let (_, held) = agent.reading(&world).await;
     let shown = Use { key: &agent.key, token: &held.token, order: "o-17", refund: None };
     shown.until(&orders, 200).await;
+    // Before it hears of the feed it refuses as stale.
+    shown.until(&exports, 401).await;
     for _ in 0..20 {
         assert_eq!(shown.at(&exports).await.status, 401);
     }
