@@ -1,7 +1,7 @@
 //! Actions that run under a grant, or do not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dayfly_agent::case::Standing;
@@ -49,10 +49,17 @@ async fn a_server_that_goes_down_while_one_waits_never_runs_the_action() {
     let agent = kit.client();
     let ticket = Ticket::draw(ask(RIGHT), agent.now()).unwrap();
     agent.file(&ticket).await.unwrap();
-    let down = async |kit: &Kit| kit.stop();
-    let mut told = 0;
-    let waiting = agent.wait(&ticket, Some(secs(1)), |_| told += 1);
-    let (waited, ()) = tokio::join!(waiting, down(&kit));
+    let told = AtomicUsize::new(0);
+    let down = async {
+        while told.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        kit.stop();
+    };
+    let waiting = agent.wait(&ticket, Some(secs(1)), |_| {
+        told.fetch_add(1, Ordering::SeqCst);
+    });
+    let (waited, ()) = tokio::join!(waiting, down);
     assert!(matches!(waited, Err(Error::CouldNotAsk(_))), "a broken connection says nothing");
     // A client that never heard of it gives up by itself.
     assert!(matches!(agent.wait(&ticket, None, |_| {}).await, Err(Error::CouldNotAsk(_))));
