@@ -43,7 +43,7 @@ impl Held {
         Ok(self.decoded()?.unverified().holder())
     }
 
-    /// Whether at least a third of its life is left.
+    /// Whether more than a third of its life is left.
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         let life = self.claims.expires_at.since(self.claims.issued_at);
