@@ -132,8 +132,13 @@ fn read(path: &Path, forbidden: u32, rule: &'static str) -> Result<Zeroizing<Vec
 fn write(path: &Path, content: &[u8], mode: Mode) -> Result<(), FileError> {
     let failed = || io_error("write", path);
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A name of its own for each attempt: the number of a process comes again after a crash, in a
+    // container always, and threads share it.
+    let mut chance = [0; 8];
+    let drawn = getrandom::fill(&mut chance);
+    drawn.map_err(|_| failed()(io::Error::other("the system gives no random numbers")))?;
     let mut aside = path.file_name().unwrap_or_default().to_owned();
-    aside.push(format!(".{}.new", std::process::id()));
+    aside.push(format!(".{}.new", hex::encode(chance)));
     let aside = dir.join(aside);
     let written = (|| {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
@@ -144,7 +149,7 @@ fn write(path: &Path, content: &[u8], mode: Mode) -> Result<(), FileError> {
         File::open(dir)?.sync_all()
     })();
     if written.is_err() {
-        // What is left over would be in the way of the next attempt; the failure is told anyway.
+        // The failure is told anyway.
         let _removed = std::fs::remove_file(&aside);
     }
     written.map_err(failed())
@@ -209,6 +214,26 @@ mod tests {
             chmod(&path, mode);
             assert!(matches!(read_trusted(&path), Err(FileError::Refused { .. })), "{mode:o}");
         }
+    }
+
+    #[test]
+    fn neither_a_crash_nor_another_thread_is_in_the_way_of_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        let left = dir.path().join(format!("key.pem.{}.new", std::process::id()));
+        std::fs::write(&left, b"half").unwrap();
+        let (target, contents) = (&path, [[1_u8; 4096], [2; 4096], [3; 4096], [4; 4096]]);
+        std::thread::scope(|scope| {
+            for content in &contents {
+                scope.spawn(move || {
+                    (0..20).for_each(|_| write_secret(target, content).unwrap());
+                });
+            }
+        });
+        let written = read_secret(&path).unwrap();
+        assert!(contents.iter().any(|content| content[..] == written[..]), "a mixture");
+        std::fs::remove_file(left).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left over");
     }
 
     #[test]
