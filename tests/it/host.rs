@@ -3,9 +3,11 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use dayfly_tests::shop::{AGENT, Shop};
 use dayfly_tests::site::{Site, chmod, ended};
+use dayfly_verifier::time::{Clock as _, SystemClock};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dayfly");
 
@@ -96,8 +98,10 @@ fn a38_the_broker_survives_running_out_of_file_descriptors() {
             stream
         })
         .collect();
+    let deadline = SystemClock.uptime().saturating_add(Duration::from_secs(60));
     while !serving.log().contains("cannot accept a connection") {
-        std::thread::yield_now();
+        assert!(SystemClock.uptime() < deadline, "it never ran out: {}", serving.log());
+        std::thread::sleep(Duration::from_millis(10));
     }
     drop(held);
     let (code, _, said) = ended(&mut site.cli("olga", ["status"]));

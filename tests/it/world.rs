@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_agent::session::Session;
-use dayfly_verifier::time::SystemClock;
+use dayfly_verifier::time::{Clock as _, SystemClock};
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 
 use crate::parties::random;
@@ -19,6 +19,9 @@ use crate::parties::random;
 pub(crate) const DAYFLY: &str = env!("CARGO_BIN_EXE_dayfly");
 /// The trust domain of the shop.
 pub(crate) const SHOP: &str = "spiffe://shop.test";
+
+/// How long a broker may take to be ready, on a busy machine.
+const START: Duration = Duration::from_secs(120);
 
 /// A broker of the example shop, in a directory of its own.
 pub(crate) struct World {
@@ -247,9 +250,15 @@ pub(crate) fn serve(config: &Path, [broker, join, http]: [SocketAddr; 3], log: &
         .spawn()
         .unwrap();
     let ready = || get(http, "/readyz").is_some_and(|answer| answer.contains(" 200 "));
+    let deadline = SystemClock.uptime().saturating_add(START);
     while !ready() {
         let said = || std::fs::read_to_string(log).unwrap_or_default();
         assert!(serving.try_wait().unwrap().is_none(), "{}", said());
+        if SystemClock.uptime() > deadline {
+            serving.kill().unwrap();
+            serving.wait().unwrap();
+            panic!("it is not ready after {START:?}: {}", said());
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
     serving
