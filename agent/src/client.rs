@@ -14,7 +14,7 @@ use std::time::Duration;
 use dayfly_proto::v1;
 use dayfly_proto::v1::access_service_client::AccessServiceClient;
 use dayfly_verifier::holder::Confirmation;
-use dayfly_verifier::id::{ExchangeId, RequestId};
+use dayfly_verifier::id::{ExchangeId, GrantId, RequestId};
 use dayfly_verifier::proof::{HolderCall, HolderProof};
 use dayfly_verifier::request::ConfirmBy;
 use dayfly_verifier::spiffe::SpiffeId;
@@ -189,13 +189,16 @@ impl Client {
         let v1::ExchangeResponse { token, token_id, expires_at_ms, grant_id } = answer.await?;
         let token = Token::read(&token)?;
         let decoded = Decoded::read(token.expose())?;
-        let claims = decoded.unverified().claims.clone();
+        let content = decoded.unverified();
+        let grant = GrantId::derive(&content.record.epoch, &self.caller(), ticket.id());
+        let claims = content.claims.clone();
         let holder = match ticket.ask().confirmation {
             ConfirmBy::Key => Confirmation::Key(ticket.holder_key()?),
             ConfirmBy::Identity => Confirmation::Identity,
         };
         let fits = claims.token.to_string() == token_id
-            && claims.grant.to_string() == grant_id
+            && claims.grant == grant
+            && grant.to_string() == grant_id
             && claims.holder == holder
             && claims.audience == ticket.ask().audience
             && time(expires_at_ms) == Ok(claims.expires_at);

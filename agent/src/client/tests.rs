@@ -41,8 +41,10 @@ fn client(at: SocketAddr) -> Client {
         .patient_for(Duration::from_millis(300))
 }
 
-fn grant() -> GrantId {
-    GrantId::new([3; 16])
+const EPOCH: Epoch = Epoch::new([1; 16]);
+
+fn grant(ticket: &Ticket) -> GrantId {
+    GrantId::derive(&EPOCH, &CALLER.parse().unwrap(), ticket.id())
 }
 
 fn request(ticket: &Ticket, standing: v1::Standing) -> v1::AccessRequest {
@@ -54,7 +56,7 @@ fn request(ticket: &Ticket, standing: v1::Standing) -> v1::AccessRequest {
     };
     v1::AccessRequest {
         request_id: ticket.id().to_string(),
-        grant_id: grant().to_string(),
+        grant_id: grant(ticket).to_string(),
         digest: "00".repeat(32),
         standing: standing.into(),
         pending_until_ms: NOW as i64 + 300_000,
@@ -205,7 +207,7 @@ async fn a_broker_that_tells_no_end_is_not_waited_for_without_end() {
 /// The answer to an exchange with a token of these claims.
 fn answer(claims: &Claims) -> v1::ExchangeResponse {
     let signer = LocalSigner::new(KeyId(1), &[7; 32], Zeroizing::new([8; 32]));
-    let record = Record { epoch: Epoch::new([1; 16]), seq: Seq(1) };
+    let record = Record { epoch: EPOCH, seq: Seq(1) };
     v1::ExchangeResponse {
         token: mint(claims, &record, &signer).unwrap().expose().to_owned(),
         token_id: claims.token.to_string(),
@@ -217,7 +219,7 @@ fn answer(claims: &Claims) -> v1::ExchangeResponse {
 fn claims(ticket: &Ticket) -> Claims {
     Claims {
         token: TokenId::new([2; 16]),
-        grant: grant(),
+        grant: grant(ticket),
         request: RequestDigest::new([4; 32]),
         task: ask().task,
         subject: CALLER.parse().unwrap(),
@@ -281,6 +283,7 @@ async fn a_token_that_was_not_asked_for_is_no_answer() {
         answer(&Claims { holder: stranger, ..good.clone() }),
         answer(&Claims { holder: Confirmation::Identity, ..good.clone() }),
         answer(&Claims { audience: gateway, ..good.clone() }),
+        answer(&Claims { grant: grant(&self::ticket()), ..good.clone() }),
         v1::ExchangeResponse { token: "x".into(), ..answer(&good) },
         v1::ExchangeResponse { expires_at_ms: 0, ..answer(&good) },
         named,
