@@ -174,11 +174,7 @@ impl IdentityDir {
             Invalid::new("identity.toml", error.message().to_owned())
         });
         let checked = read.and_then(|Brokers { brokers, addresses }| {
-            let ids = brokers.iter().map(|id| id.parse()).collect::<Result<Vec<_>, _>>()?;
-            if ids.is_empty() || addresses.is_empty() {
-                return Err(Invalid::new("brokers", "must name at least one broker"));
-            }
-            Ok((ids, addresses))
+            Ok((broker_ids(&brokers, &addresses)?, addresses))
         });
         checked.map_err(refused)
     }
@@ -208,6 +204,7 @@ impl IdentityDir {
                 return Err(self.invalid("svid.pem")(other));
             }
         };
+        broker_ids(&svid.brokers, &addresses).map_err(self.invalid("identity.toml"))?;
         // A list of strings is written alike in JSON and in TOML.
         let list = |texts: &[String]| serde_json::Value::from(texts).to_string();
         let brokers =
@@ -278,6 +275,15 @@ impl IdentityDir {
         let path = self.file(name);
         move |reason| IdentityError::Invalid { path: path.clone(), reason }
     }
+}
+
+/// Who the brokers are, where there is an address at which to look for them.
+fn broker_ids(brokers: &[String], addresses: &[String]) -> Result<Vec<SpiffeId>, Invalid> {
+    let ids = brokers.iter().map(|id| id.parse()).collect::<Result<Vec<_>, _>>()?;
+    if ids.is_empty() || addresses.is_empty() {
+        return Err(Invalid::new("brokers", "must name at least one broker"));
+    }
+    Ok(ids)
 }
 
 /// The digest of the trust bundle that came with an SVID.

@@ -112,6 +112,21 @@ fn a_crash_at_the_end_of_a_renewal_does_not_stand_in_the_way_of_the_next_one() {
     }
 }
 
+/// It could not be read back, and nobody would be spoken to any more.
+#[test]
+fn an_svid_that_names_no_brokers_is_not_kept() {
+    let (_temp, dir, ca) = kept();
+    let old = dir.load().unwrap();
+    for brokers in [vec![], vec!["broker".to_owned()]] {
+        let next = dir.next_key(&old).unwrap();
+        let renewed = Svid { brokers, ..svid(&ca, &next, ID) };
+        let refused = dir.keep(&renewed, &next, Keep::After(&old)).unwrap_err();
+        assert!(refused.to_string().contains("identity.toml"), "{refused}");
+        assert_eq!(dir.load().unwrap().as_peer(), old.as_peer());
+        assert_eq!(dir.brokers().unwrap().0[0].as_str(), "spiffe://a.test/dayfly/broker");
+    }
+}
+
 #[test]
 fn a59_a_key_that_does_not_belong_to_the_certificate_is_refused() {
     let (_temp, dir, ca) = kept();
