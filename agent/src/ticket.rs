@@ -1,6 +1,7 @@
 //! A ticket: the claim to what a request may become. Whoever has it, under the same SPIFFE ID, can
 //! exchange, complete and cancel; so it is kept like a key, and never printed.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::errors::Error;
 use crate::files;
 
 /// What a workload asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Ask {
     /// The gateway that guards the resource.
     pub audience: SpiffeId,
@@ -60,6 +61,24 @@ impl Ask {
             principal: None,
             confirmation: ConfirmBy::Key,
         }
+    }
+}
+
+impl fmt::Debug for Ask {
+    /// Without the justification: free text has no place in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { audience, scope, task, purpose, justification: _, lifetime, uses, .. } = self;
+        let Self { principal, confirmation, .. } = self;
+        f.debug_struct("Ask")
+            .field("audience", audience)
+            .field("scope", scope)
+            .field("task", task)
+            .field("purpose", purpose)
+            .field("lifetime", lifetime)
+            .field("uses", uses)
+            .field("principal", principal)
+            .field("confirmation", confirmation)
+            .finish_non_exhaustive()
     }
 }
 
@@ -281,6 +300,8 @@ pub(crate) mod tests {
         assert_eq!(again.id(), ticket.id());
         assert_eq!(again.holder_key(), ticket.holder_key());
         assert_eq!(again.ask(), ticket.ask());
+        let shown = format!("{:?}", ticket.ask());
+        assert!(shown.contains("ticket-17") && !shown.contains("parcel"), "{shown}");
         assert!(again.filing().unwrap() == ticket.filing().unwrap());
     }
 
