@@ -33,8 +33,12 @@ use crate::journal::{
 
 /// The most commands that are decided and made durable together.
 const BATCH: usize = 256;
+/// How much of a batch is left to what gives, if that much of it waits.
+const SHARE: usize = BATCH / 4;
 /// How many commands may wait, in each lane.
 const QUEUE: usize = 4096;
+/// How many places of the lane that takes away no workload can fill.
+const KEPT: usize = QUEUE / 4;
 /// How many entries are read at once.
 const CHUNK: usize = 1024;
 /// How often the log is looked at without a hint.
@@ -174,6 +178,9 @@ impl Sequencer {
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { what, answer };
         let lane = if waiting.takes_away() { &self.taking } else { &self.giving };
+        if waiting.is_common() && lane.capacity() <= KEPT {
+            return Err(Fault::Busy.into());
+        }
         lane.try_send(waiting).map_err(|refused| match refused {
             TrySendError::Full(_) => Fault::Busy,
             TrySendError::Closed(_) => Fault::Stopped,
@@ -221,10 +228,12 @@ impl Deciding {
     }
 
     /// `first` and what else waits, what takes away before what does not. `first` itself gives
-    /// only where nothing waited to take away.
+    /// only where nothing waited to take away. However much is to be taken away, what gives is not
+    /// shut out.
     fn fill(&mut self, first: Waiting) -> Vec<Waiting> {
         let mut batch = vec![first];
-        while batch.len() < BATCH
+        let most = BATCH.saturating_sub(self.giving.len().min(SHARE));
+        while batch.len() < most
             && let Ok(waiting) = self.taking.try_recv()
         {
             batch.push(waiting);
@@ -337,6 +346,14 @@ impl Waiting {
         self.what.as_ref().is_none_or(|asked| asked.command.takes_away())
     }
 
+    /// Whether any workload can ask for it as often as it likes: it must not keep an operator from
+    /// taking away.
+    fn is_common(&self) -> bool {
+        let by_holder =
+            |asked: &Asked| matches!(asked.command, Command::Complete(..) | Command::Cancel(..));
+        self.what.as_ref().is_none_or(by_holder)
+    }
+
     fn answer(self, answer: Result<Done, Failure>) {
         // The client may have gone.
         let _ = self.answer.send(answer);
@@ -347,6 +364,8 @@ impl Waiting {
 mod doubles;
 #[cfg(test)]
 mod history;
+#[cfg(test)]
+mod lanes;
 #[cfg(test)]
 mod many;
 #[cfg(test)]

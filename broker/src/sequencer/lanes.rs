@@ -1,0 +1,38 @@
+//! Neither lane shuts the other one out, and no workload the operators.
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
+
+use super::tests::*;
+use super::*;
+
+#[tokio::test]
+async fn an_operator_takes_away_however_much_workloads_ask() {
+    let journal = Arc::new(memory().await);
+    let (sequencer, _not_running) = start_at(&journal, 10).await;
+    let mut waiting: Vec<_> = (0..QUEUE).map(|_| sequencer.current().boxed()).collect();
+    let refused = waiting.iter_mut().filter_map(|answer| answer.now_or_never());
+    let refused: Vec<_> = refused.map(Result::err).collect();
+    assert_eq!(refused, vec![Some(Failure::Fault(Fault::Busy)); KEPT]);
+    let taking = sequencer.submit(revoke(1), operator()).now_or_never();
+    assert_eq!(taking, None, "there is room for it");
+}
+
+#[tokio::test]
+async fn what_gives_has_its_share_of_every_batch() {
+    let journal = Arc::new(memory().await);
+    let (sequencer, deciding) = start_at(&journal, 10).await;
+    let submit = |command: Command, by: Caller| -> BoxFuture<'static, bool> {
+        let sequencer = sequencer.clone();
+        async move { sequencer.submit(command, by).await.is_ok() }.boxed()
+    };
+    let mut answers: Vec<_> = (0..600).map(|n| submit(revoke(n), operator())).collect();
+    answers.push(submit(add_key(1, 99_999), broker()));
+    // Each is queued once it was polled.
+    answers.iter_mut().for_each(|answer| assert!(answer.now_or_never().is_none()));
+    tokio::spawn(deciding.run());
+    assert!(join_all(answers).await.into_iter().all(|done| done));
+    let done = events(&*journal).await;
+    let place = done.iter().position(|event| *event == key_event(1, 99_999));
+    assert!(place.is_some_and(|place| place < BATCH), "{place:?} of {}", done.len());
+}
