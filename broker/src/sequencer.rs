@@ -15,12 +15,12 @@ use dayfly_verifier::id::Seq;
 use dayfly_verifier::time::Clock;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use decided::{Decided, Outcomes};
 pub use failure::{Failure, Fault};
 use pace::Pace;
-use settle::Effort;
+use settle::{Effort, GIVE_UP};
 
 use crate::core::command::{Caller, Command};
 use crate::core::decide::decide;
@@ -41,6 +41,8 @@ const QUEUE: usize = 4096;
 const KEPT: usize = QUEUE / 4;
 /// How many entries are read at once.
 const CHUNK: usize = 1024;
+/// How long is folded before what was folded is published, where there is more.
+const PROGRESS: Duration = Duration::from_millis(250);
 /// How often the log is looked at without a hint.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -215,16 +217,17 @@ impl Deciding {
     }
 
     /// Folds what other brokers appended, and looks at the clock. A store that cannot be read now
-    /// is read later.
+    /// is read later: what waits to be decided is not kept waiting for it.
     async fn look_around(&mut self) -> Result<(), JournalError> {
         self.pace.read();
-        match self.follow(None).await {
-            Err(error) if !error.is_fatal() => {
+        match timeout(GIVE_UP, self.follow(None)).await {
+            Ok(Err(error)) if !error.is_fatal() => {
                 tracing::warn!(%error, "the journal cannot be read");
-                Ok(())
             }
-            other => other.map(drop),
+            Ok(followed) => return followed.map(drop),
+            Err(_) => tracing::warn!("the journal was not read to its end in time"),
         }
+        Ok(())
     }
 
     /// `first` and what else waits, what takes away before what does not. `first` itself gives
@@ -310,9 +313,12 @@ impl Deciding {
     }
 
     /// Folds all that the log has beyond the published state, and says whether `sought` was in it.
+    /// Whoever is cut off on the way goes on from what was published; but what is sought is sought
+    /// from where it was decided.
     async fn follow(&mut self, sought: Option<Head>) -> Result<bool, JournalError> {
         let mut replay = Replay::from(State::clone(&self.base));
         let (mut found, mut receipt) = (false, None);
+        let mut published = Instant::now();
         loop {
             let entries = self.journal.read(&replay.state().head, CHUNK).await?;
             for stored in &entries {
@@ -322,6 +328,13 @@ impl Deciding {
             receipt = entries.last().and_then(|last| last.project(|e| Some(e.head()))).or(receipt);
             if entries.len() < CHUNK {
                 break;
+            }
+            if sought.is_none()
+                && published.elapsed() >= PROGRESS
+                && let Some(receipt) = receipt.take()
+            {
+                self.publish(&receipt, replay.state().clone())?;
+                published = Instant::now();
             }
         }
         if let Some(receipt) = receipt {

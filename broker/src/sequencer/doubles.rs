@@ -117,13 +117,19 @@ impl Journal for Gate {
 
 /// The way to a store from afar: every answer takes its time.
 pub(super) struct Far {
-    pub(super) inner: Memory,
-    pub(super) delay: Duration,
+    inner: Memory,
+    delay: Duration,
+    /// The same for what is read.
+    reading: Duration,
     /// How often an append came too late.
     pub(super) overtaken: AtomicU64,
 }
 
 impl Far {
+    pub(super) fn new(memory: &Memory, delay: Duration, reading: Duration) -> Self {
+        Self { inner: memory.clone(), delay, reading, overtaken: AtomicU64::new(0) }
+    }
+
     fn count(&self, error: &JournalError) {
         if *error == JournalError::Conflict {
             self.overtaken.fetch_add(1, Ordering::SeqCst);
@@ -164,6 +170,9 @@ impl Journal for Far {
         after: &Head,
         limit: usize,
     ) -> Result<Vec<Recorded<StoredEntry>>, JournalError> {
+        if !self.reading.is_zero() {
+            tokio::time::sleep(self.reading).await;
+        }
         self.inner.read(after, limit).await
     }
 

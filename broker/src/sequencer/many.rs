@@ -3,13 +3,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use futures_util::future::join_all;
+
 use super::doubles::{Far, Gate};
 use super::tests::*;
 use super::*;
 use crate::core::denial::Denial;
 use crate::core::event::Entry;
 use crate::journal::samples::{self, time};
-use crate::journal::{Faulty, Memory, Plan, Sqlite};
+use crate::journal::{Faulty, Memory, Plan, Sqlite, chain};
 
 /// Keeps `sequencer` busy with what gives, in batches, until it is told to stop.
 fn hammering(sequencer: &Sequencer, from: u32) -> (Arc<AtomicBool>, tokio::task::JoinHandle<u32>) {
@@ -34,8 +36,7 @@ fn hammering(sequencer: &Sequencer, from: u32) -> (Arc<AtomicBool>, tokio::task:
 }
 
 async fn far(memory: &Memory, delay: Duration) -> (Arc<Far>, Sequencer) {
-    let inner = memory.clone();
-    let far = Arc::new(Far { inner, delay, overtaken: AtomicU64::new(0) });
+    let far = Arc::new(Far::new(memory, delay, Duration::ZERO));
     let (sequencer, deciding) = start_at(&far, 10).await;
     tokio::spawn(deciding.run());
     (far, sequencer)
@@ -88,9 +89,7 @@ async fn overtaken_the_lanes_part() {
     let memory = memory().await;
     let gone = memory.clone();
     assert!(gone.turn().await.unwrap());
-    let inner = memory.clone();
-    let far =
-        Arc::new(Far { inner, delay: Duration::from_millis(1), overtaken: AtomicU64::new(0) });
+    let far = Arc::new(Far::new(&memory, Duration::from_millis(1), Duration::ZERO));
     let (sequencer, deciding) = start_at(&far, 10).await;
     let commands =
         [(add_key(1, 99_999), broker()), (revoke(1), operator()), (add_key(1, 77_777), broker())];
@@ -153,6 +152,35 @@ async fn a24_a_broker_that_wakes_up_is_fenced() {
     gate.open.add_permits(9);
     assert_eq!(late.await.unwrap(), Err(Failure::Denied(Denial::IdReused)));
     assert_eq!(events(&memory).await, [key_event(1, 77_777)]);
+}
+
+/// A broker that cannot fold in the time of one batch all that others appended catches up all the
+/// same, while it is asked without a pause.
+#[tokio::test]
+async fn a_broker_that_was_left_far_behind_catches_up() {
+    let memory = memory().await;
+    let (delay, reading) = (Duration::from_millis(1), Duration::from_millis(400));
+    let behind = Arc::new(Far::new(&memory, delay, reading));
+    let (sequencer, deciding) = start_at(&behind, 10).await;
+    let head = *memory.confirm().await.unwrap();
+    let others = (0..8 * 1024).map(|n| Entry { at: time(10), ..samples::revocation(n) });
+    let others = chain(&head, &others.collect::<Vec<_>>()).unwrap();
+    memory.append(&head, &others).await.unwrap();
+    let ask = |n, after| {
+        let sequencer = sequencer.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            while sequencer.submit(revoke(n), operator()).await.is_err() {}
+        })
+    };
+    let first = ask(0, Duration::ZERO);
+    while sequencer.taking.capacity() == QUEUE {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::spawn(deciding.run());
+    // Whenever the one is answered, the other one waits.
+    let asking = join_all([first, ask(1, Duration::from_millis(900))]);
+    assert!(timeout(Duration::from_secs(40), asking).await.is_ok());
 }
 
 /// Whether a decision in doubt stands is found out before anything else is folded: it is known

@@ -11,7 +11,7 @@ use super::{BATCH, Decided, Deciding, Fault, Waiting};
 use crate::journal::JournalError;
 
 /// How long a batch is tried.
-const GIVE_UP: Duration = Duration::from_secs(2);
+pub(super) const GIVE_UP: Duration = Duration::from_secs(2);
 /// How long to wait before a store that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
 /// After how many conflicts what gives waits its turn.
@@ -80,11 +80,12 @@ impl Deciding {
                 self.wait_for_turn(&mut effort).await?;
             }
         }
-        if effort.in_turn
-            && let Err(error) = self.journal.pass_turn().await
-        {
-            // The others wait it out.
-            tracing::warn!(%error, "a turn was not passed on");
+        if effort.in_turn {
+            let passed = timeout(GIVE_UP, self.journal.pass_turn()).await;
+            if let Err(error) = passed.unwrap_or_else(|late| Err(timed_out(late))) {
+                // The others wait it out.
+                tracing::warn!(%error, "a turn was not passed on");
+            }
         }
         Ok(())
     }
