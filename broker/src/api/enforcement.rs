@@ -15,10 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{Broker, parse, render, status};
-use crate::core::case::{self, Case};
+use crate::core::case;
 use crate::core::command::{Caller, Command};
-use crate::core::event::Target;
-use crate::core::state::State;
 use crate::follow::instances::Standing;
 use crate::journal::FreeText;
 
@@ -41,30 +39,16 @@ pub(super) async fn revoke(
     let revoked = broker.sequencer.submit_with(command, caller, text).await;
     let state = revoked.map_err(|failure| status::failure(&failure))?;
     let now = broker.now(&state);
-    let ended = |case: &&Case| {
-        let after = state.case(&case.grant_id());
-        names(&before, &target, case)
-            && after.is_some_and(|case| case.standing(now) == case::Standing::Revoked)
+    let ended = |grant: &GrantId| {
+        let open = before.case(grant).is_some_and(|case| case.standing(now).end().is_none());
+        let after = state.case(grant).map(|case| case.standing(now));
+        open && after == Some(case::Standing::Revoked)
     };
-    let ended: BTreeSet<GrantId> = before.open(now).filter(ended).map(Case::grant_id).collect();
+    let ended: BTreeSet<GrantId> = before.touched_by(&target).into_iter().filter(ended).collect();
     Ok(v1::RevokeResponse {
         head: Some(render::head(&state.head)),
         ended_grants: ended.iter().map(ToString::to_string).collect(),
     })
-}
-
-/// Whether a revocation of `target` is about `case`.
-fn names(state: &State, target: &Target, case: &Case) -> bool {
-    match target {
-        Target::Grant(grant) | Target::Delegate(grant, _) => *grant == case.grant_id(),
-        Target::Token(token) => {
-            state.token(token).is_some_and(|(of, _)| of.grant_id() == case.grant_id())
-        }
-        Target::Workload(workload) => *workload == case.request.workload,
-        Target::Task(task) => *task == case.request.task,
-        Target::Prefix(_) => true,
-        Target::Block(_) | Target::Key(_) => false,
-    }
 }
 
 /// How far each gateway instance enforces the journal, until it holds everywhere.

@@ -8,8 +8,9 @@ use dayfly_verifier::time::Timestamp;
 
 use super::case::{Case, Kin, Minted, Standing, Token};
 use super::directory::Role;
+use super::event::Target;
 use super::index::Tally;
-use super::state::State;
+use super::state::{State, reaches};
 use super::verdict::{Basis, Holdings};
 
 impl State {
@@ -49,6 +50,23 @@ impl State {
     /// What is pending or live at `now`, soonest end first.
     pub fn open(&self, now: Timestamp) -> impl Iterator<Item = &Case> {
         self.index.open(now).filter_map(|id| self.case(&id))
+    }
+
+    /// What is remembered of that a revocation of `target` touches.
+    pub(crate) fn touched_by(&self, target: &Target) -> Vec<GrantId> {
+        match target {
+            Target::Grant(grant) => vec![*grant],
+            Target::Token(token) => self.index.token(token).into_iter().collect(),
+            Target::Workload(workload) => self.index.of_workload(workload).collect(),
+            Target::Task(task) => self.index.of_task(task).collect(),
+            Target::Prefix(prefix) => self
+                .open(self.time)
+                .filter(|case| reaches(&case.request.scope, prefix))
+                .map(Case::grant_id)
+                .collect(),
+            // What was signed by a key, or made of a token offline, gateways refuse by themselves.
+            Target::Key(_) | Target::Block(_) | Target::Delegate(..) => Vec::new(),
+        }
     }
 
     /// When the request was filed that waits longest at `now`.

@@ -300,26 +300,12 @@ impl State {
     }
 
     fn revoke(&mut self, target: &Target, event: &Event) -> Result<(), &'static str> {
-        let cases: Vec<GrantId> = match target {
-            Target::Grant(grant) => vec![*grant],
-            Target::Token(token) => self.index.token(token).into_iter().collect(),
-            Target::Workload(workload) => self.index.of_workload(workload).collect(),
-            Target::Task(task) => self.index.of_task(task).collect(),
-            Target::Prefix(prefix) => self
-                .open(self.time)
-                .filter(|case| reaches(&case.request.scope, prefix))
-                .map(Case::grant_id)
-                .collect(),
-            Target::Key(key) => {
-                if let Some(key) = self.keys.get_mut(key) {
-                    key.revoked = true;
-                }
-                Vec::new()
-            }
-            // What was made of a token offline is not known here: gateways refuse it.
-            Target::Block(_) | Target::Delegate(..) => Vec::new(),
-        };
-        cases.iter().try_for_each(|id| self.change(id, event))
+        if let Target::Key(key) = target
+            && let Some(key) = self.keys.get_mut(key)
+        {
+            key.revoked = true;
+        }
+        self.touched_by(target).iter().try_for_each(|id| self.change(id, event))
     }
 
     /// Who stands near to the workloads of these cases may have changed: of those that are open,
