@@ -230,9 +230,8 @@ impl Deciding {
         Ok(())
     }
 
-    /// `first` and what else waits, what takes away before what does not. `first` itself gives
-    /// only where nothing waited to take away. However much is to be taken away, what gives is not
-    /// shut out.
+    /// `first` and what else waits, what takes away before what does not. However much is to be
+    /// taken away, what gives is not shut out.
     fn fill(&mut self, first: Waiting) -> Vec<Waiting> {
         let mut batch = vec![first];
         let most = BATCH.saturating_sub(self.giving.len().min(SHARE));
@@ -241,6 +240,8 @@ impl Deciding {
         {
             batch.push(waiting);
         }
+        // What is to be taken away may have come right after `first`, which gives, was taken.
+        batch.sort_by_key(|waiting| !waiting.takes_away());
         while batch.len() < BATCH
             && let Ok(waiting) = self.giving.try_recv()
         {

@@ -36,3 +36,15 @@ async fn what_gives_has_its_share_of_every_batch() {
     let place = done.iter().position(|event| *event == key_event(1, 99_999));
     assert!(place.is_some_and(|place| place < BATCH), "{place:?} of {}", done.len());
 }
+
+#[tokio::test]
+async fn what_comes_late_to_be_taken_away_still_goes_first() {
+    let journal = Arc::new(memory().await);
+    let (sequencer, mut deciding) = start_at(&journal, 10).await;
+    let asked = Asked { command: add_key(1, 99_999), caller: broker(), text: None };
+    let (answer, _answered) = oneshot::channel();
+    let mut taking = sequencer.submit(revoke(1), operator()).boxed();
+    assert!((&mut taking).now_or_never().is_none());
+    let batch = deciding.fill(Waiting { what: Some(asked), answer });
+    assert_eq!(batch.iter().map(Waiting::takes_away).collect::<Vec<_>>(), [true, false]);
+}
