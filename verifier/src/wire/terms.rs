@@ -6,6 +6,7 @@ use super::schema::{
     Binary, Check, Content, Expression, Literal, Member, Members, Op, Operator, Predicate, Query,
     Term,
 };
+use crate::caveat::MAX_SET;
 use crate::scope::Value;
 use crate::time::Timestamp;
 
@@ -163,11 +164,15 @@ impl Symbols {
         }
     }
 
-    /// What the members of a set or array say; `None` for any other term.
+    /// What the members of a set or array say; `None` for any other term, and for more than
+    /// [`MAX_SET`] as they are written, repeated ones too.
     pub(super) fn atoms<'a>(&'a self, term: &'a Term) -> Option<Vec<Atom<'a>>> {
         let (Content::Set(members) | Content::Array(members)) = term.content.as_ref()? else {
             return None;
         };
+        if members.members.len() > MAX_SET {
+            return None;
+        }
         let atom = |member: &'a Member| match member.literal.as_ref()? {
             Literal::Integer(int) => Some(Atom::Int(*int)),
             Literal::Text(number) => self.get(*number).map(Atom::Text),

@@ -85,6 +85,17 @@ fn a09_only_caveats_stand_in_holder_blocks() {
     }
 }
 
+/// An array is as long as it is written, however often it names one thing.
+#[test]
+fn a09_an_array_that_repeats_itself_is_no_longer_than_another() {
+    for (members, refused) in [(32, None), (33, Some(Malformed::Profile(1)))] {
+        let list = vec!["5"; members].join(", ");
+        let source = format!(r#"check if arg("amount", $v), [{list}].contains($v);"#);
+        let written = by_library(&minted(&claims()), &source, 1);
+        assert_eq!(decode(&written).err(), refused, "{members}");
+    }
+}
+
 /// Facts with unbound variables cannot be written by the library's text; by hand they can.
 #[test]
 fn a09_variables_in_facts_and_unbound_variables_are_refused() {
