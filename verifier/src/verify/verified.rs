@@ -67,16 +67,20 @@ impl Held {
         if Arc::ptr_eq(before, &view) { self.check_locked(&view) } else { self.stands(&view) }
     }
 
-    /// Looks at the present state: freshness, revocation, epoch, locks, end.
+    /// Looks at the present state: freshness, revocation, epoch, key, locks, end.
     fn look(&self) -> Result<(), Reject> {
         let view = fresh(&self.enforcer, &self.call.resource, self.clock.uptime())?;
         self.stands(&view)?;
         check_ended(&self.token.content().claims, self.clock.now())
     }
 
-    /// Whether `view` takes it back or locks it.
+    /// Whether `view` takes it back, no longer trusts its key, or locks it.
     fn stands(&self, view: &GatewayView) -> Result<(), Reject> {
         self.token.check_revoked(view)?;
+        let number = self.token.content().claims.key;
+        if view.key(number, self.clock.now()) != Some(&self.token.key) {
+            return Err(Reject::UnknownKey(number));
+        }
         self.check_locked(view)
     }
 
@@ -145,7 +149,8 @@ impl Verified {
     }
 }
 
-/// Says when a use that was verified must end: on revocation, lock, expiry and staleness.
+/// Says when a use that was verified must end: on revocation, lock, expiry and staleness, and when
+/// the trust root no longer names the token's key.
 ///
 /// It looks at the state itself, so that there is no moment at which a change could be missed.
 #[derive(Clone)]

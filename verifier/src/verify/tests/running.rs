@@ -15,6 +15,7 @@ use crate::id::{LockId, Seq, TokenId, UseId};
 use crate::reject::Reject;
 use crate::revocations::{FeedEntry, Kind, Lock, Target};
 use crate::time::Clock as _;
+use crate::trust::ListedKey;
 use crate::verify::{MustAsk, NotRedeemed, Outcome, Redeem, Redemption};
 use crate::wire::{Decoded, attenuate};
 
@@ -54,6 +55,29 @@ fn a_running_use_ends_with_revocation_lock_expiry_and_staleness() {
         match waiting.as_mut().poll(&mut context) {
             Poll::Ready(why) => assert_eq!(why.code(), reason),
             Poll::Pending => panic!("{reason}: still running"),
+        }
+    }
+}
+
+/// The trust root names its key no more, or another one under its number.
+#[test]
+fn a_running_use_ends_with_the_trust_in_its_key() {
+    for next in [None, Some(holder(40))] {
+        let mut world = World::new();
+        let token = minted(&claims());
+        let handle = verified(world.use_by(&holder(0), token.expose(), &refund(5))).cancellation();
+        let mut waiting = pin!(handle.cancelled());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        let listed = world.statement.token_keys.remove(&claims().key).unwrap();
+        if let Some(key) = next {
+            let listed = ListedKey { public: public(&key), ..listed };
+            world.statement.token_keys.insert(claims().key, listed);
+        }
+        world.publish();
+        match waiting.as_mut().poll(&mut context) {
+            Poll::Ready(why) => assert_eq!(why.code(), "unknown_key"),
+            Poll::Pending => panic!("still running"),
         }
     }
 }
