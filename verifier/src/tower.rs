@@ -176,7 +176,9 @@ impl Guard {
 
     async fn judge(&self, head: &Parts, call: &Arc<Call>) -> Result<Verified, Reject> {
         let (scheme, token) = credentials(&head.headers)?;
-        let shown = match (scheme, single(&head.headers, "dpop")?) {
+        let proof = single(&head.headers, "dpop")?;
+        let use_id = single(&head.headers, USE_ID_HEADER)?;
+        let shown = match (scheme, proof) {
             (Scheme::Dpop, Some(proof)) => {
                 Shown::Dpop { proof, method: head.method.as_str(), path: head.uri.path() }
             }
@@ -189,7 +191,6 @@ impl Guard {
             Outcome::Verified(verified) => Ok(verified),
             Outcome::MustAsk(question) => {
                 let broker = self.broker.as_ref().ok_or(Reject::Unanswered)?;
-                let use_id = single(&head.headers, USE_ID_HEADER)?;
                 let use_id = use_id.map(str::parse::<UseId>).transpose();
                 question.ask(&**broker, use_id.map_err(|_| Reject::NoUseId)?).await
             }

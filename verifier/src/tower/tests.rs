@@ -140,9 +140,10 @@ async fn a_right_that_is_too_narrow_is_403_with_what_to_request() {
 
 #[tokio::test]
 async fn repeated_headers_refuse() {
-    for name in ["authorization", "dpop"] {
+    for name in ["authorization", "dpop", "dayfly-use"] {
         let mut world = World::new();
         let mut request = good(&mut world);
+        request.headers_mut().insert("dayfly-use", "one".parse().unwrap());
         let value = request.headers().get(name).unwrap().clone();
         request.headers_mut().append(name, value);
         let answer = send(app(guard(&world)), request).await;
