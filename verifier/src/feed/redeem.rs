@@ -37,8 +37,11 @@ impl Redeemer {
             match answer.map(tonic::Response::into_inner) {
                 Ok(RedeemResponse { spent_before: false, .. }) => return Ok(()),
                 Ok(RedeemResponse { spent_before: true, .. }) => return Err(NotRedeemed::Repeated),
-                Err(status) if is_refusal(&status) => return Err(NotRedeemed::Spent),
-                Err(_) => {}
+                Err(status) => {
+                    if let Some(why) = not_spent(&status) {
+                        return Err(why);
+                    }
+                }
             }
         }
         Err(NotRedeemed::Unanswered)
@@ -56,6 +59,14 @@ impl Redeemer {
         }
         Err(NotRedeemed::Unanswered)
     }
+}
+
+/// Why the broker did not spend a use; `None` where it could not tell.
+fn not_spent(status: &Status) -> Option<NotRedeemed> {
+    // The id has spent a use already, with another token of the grant.
+    let repeated = status.code() == Code::AlreadyExists;
+    let why = if repeated { NotRedeemed::Repeated } else { NotRedeemed::Spent };
+    is_refusal(status).then_some(why)
 }
 
 /// Whether the broker said no, rather than that it could not tell. One that has too much to do
@@ -99,9 +110,13 @@ mod tests {
             Code::Unknown,
         ] {
             assert!(!is_refusal(&Status::new(code, "")), "{code}");
+            assert_eq!(not_spent(&Status::new(code, "")), None, "{code}");
         }
         for code in [Code::PermissionDenied, Code::FailedPrecondition, Code::NotFound] {
             assert!(is_refusal(&Status::new(code, "")), "{code}");
+            assert_eq!(not_spent(&Status::new(code, "")), Some(NotRedeemed::Spent), "{code}");
         }
+        let elsewhere = Status::already_exists("the id was used for something else before");
+        assert_eq!(not_spent(&elsewhere), Some(NotRedeemed::Repeated));
     }
 }
