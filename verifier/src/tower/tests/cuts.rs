@@ -78,6 +78,29 @@ async fn a_call_of_grpc_that_is_cut_is_told_why() {
     }
 }
 
+/// Most answers are one frame, and whoever reads it slowly may still be at it much later.
+#[tokio::test]
+async fn an_answer_in_one_long_frame_is_cut_between_its_pieces() {
+    let mut world = World::new();
+    let long = || Response::new(http_body_util::Full::new(Bytes::from(vec![b'x'; 200_000])));
+    let request = good(&mut world);
+    let mut whole = answer(&guard(&world), request, long).await.into_body();
+    assert_eq!(whole.size_hint().exact(), Some(200_000));
+    for length in [65_536, 65_536, 65_536, 3_392] {
+        assert!(!whole.is_end_stream());
+        assert_eq!(next(&mut whole).len(), length);
+    }
+    assert!(whole.is_end_stream());
+    assert_eq!(next(&mut whole), "the end");
+
+    let request = good(&mut world);
+    let mut cut = answer(&guard(&world), request, long).await.into_body();
+    assert_eq!(next(&mut cut).len(), 65_536);
+    assert_eq!(cut.size_hint().exact(), Some(134_464));
+    world.tell(revoked());
+    assert_eq!([next(&mut cut), next(&mut cut)], ["broken: the token was taken back", "the end"]);
+}
+
 #[tokio::test]
 async fn what_drains_goes_on_for_its_bound_while_new_calls_are_refused() {
     let mut world = World::new();
