@@ -11,6 +11,10 @@
 //! A request is read to its end before it is decided, so that streams go one way, to the caller;
 //! and an answer that would hand the connection over, as to a WebSocket, is not let through.
 //!
+//! The path is the one that arrives here. `Router::nest` cuts it short for what is nested, and then
+//! no proof names it: the layer belongs around the outermost router. It goes on last, since axum
+//! leaves bare what is routed after it.
+//!
 //! A gRPC service is guarded through `tonic::service::Routes`, turned `into_axum_router()`; what is
 //! asked is decoded from [`Received::message`], and refusals carry the status of gRPC.
 //!
@@ -113,7 +117,7 @@ impl Guard {
         }
     }
 
-    /// Asks `broker` about each use of a counted right. Without one they are refused.
+    /// Asks `broker` about each use of a counted or an online right. Without one they are refused.
     #[must_use]
     pub fn asking(self, broker: Arc<dyn Redeem>) -> Self {
         Self { broker: Some(broker), ..self }

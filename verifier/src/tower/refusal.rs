@@ -92,8 +92,8 @@ impl Refusal {
         matches!(self, Self::Reject(reject, _) if reject.names_token())
     }
 
-    /// Tells the log the reason: ids and fixed words, nothing that the caller wrote. Of a flood it
-    /// tells the number.
+    /// Tells the log the reason: ids and fixed words, and what the request is about, in the narrow
+    /// alphabets of operations and resources. Of a flood it tells the number.
     pub(super) fn log(&self, observe: bool, throttle: &Throttle, uptime: Duration) {
         let Told { code, .. } = self.told();
         let throttle::Told { in_full, held_back } = throttle.hear(code, uptime);
