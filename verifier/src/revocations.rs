@@ -178,8 +178,8 @@ impl Revocations {
         self.lapses.insert((*lapses_at, *seq, kind.clone()));
     }
 
-    /// Drops what has lapsed by `time`: the signed time of a head, never this machine's, which a
-    /// jump forwards and back would otherwise make forget.
+    /// Drops what has lapsed by `time`, which is never later than the signed time of a head: a jump
+    /// of this machine's clock, forwards and back, would otherwise make forget.
     pub fn prune(&mut self, time: Timestamp) {
         while let Some((lapses_at, seq, kind)) = self.lapses.get_min().cloned() {
             if lapses_at > time {

@@ -67,9 +67,9 @@ pub struct Config {
     pub base_url: Option<BaseUrl>,
     /// Whether TLS ends in front of it: every proof must then carry the claim `act`.
     pub behind_proxy: bool,
-    /// Whether several processes answer for this audience under one URL: every proof must then
-    /// carry a nonce of the process that it is shown to. It must be set in each of them: nobody
-    /// else can tell, and what one was shown would be new to the next.
+    /// Whether several processes, or several verifiers of one, answer for this audience under one
+    /// URL: every proof must then carry a nonce of the verifier that it is shown to. It must be set
+    /// in each of them: nobody else can tell, and what one was shown would be new to the next.
     pub shared_audience: bool,
     /// How many tokens whose signatures are good are remembered. One with more than 2 KiB of text
     /// or eight values in its caveats counts for several, and one with more than 32 values is never
