@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_proto::v1::follow_request::Message as Up;
-use dayfly_proto::v1::follow_response::Message as Down;
 use dayfly_proto::v1::gateway_service_client::GatewayServiceClient;
-use dayfly_proto::v1::{self, Ack, FollowRequest, FollowResponse, GetTrustRequest, Subscribe};
+use dayfly_proto::v1::{Ack, FollowRequest, FollowResponse, GetTrustRequest, Subscribe};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,11 +18,11 @@ use tonic::{Code, Status};
 
 use super::enforcer::Enforcer;
 use super::follower::{Challenge, Follower, Message};
-use super::head::SignedHead;
 use super::keeper::Keeper;
 use super::mark::{MarkError, Store};
 use super::profile::Profile;
 use super::refused::{Refused, Remedy};
+use super::wire::{head_to_wire, message_from_wire, offered_trust};
 use crate::id::InstanceId;
 use crate::time::Clock;
 use crate::trust::{Signed, Untrusted};
@@ -97,6 +96,14 @@ enum Left {
     NoRandomness,
 }
 
+impl Left {
+    /// A message was too long to be read. What came after a head is told in one; a snapshot is told
+    /// in parts, however much there is.
+    fn is_too_long(&self) -> bool {
+        matches!(self, Self::Unreachable(status) if status.code() == Code::OutOfRange)
+    }
+}
+
 /// Prepares to follow. Until the first complete snapshot the [`Enforcer`] allows nothing.
 ///
 /// # Errors
@@ -153,6 +160,9 @@ impl Client {
                 }
                 self.trust_first |= matches!(&left, Left::Refused(refused)
                     if refused.remedy() == Remedy::FetchTrust);
+                if left.is_too_long() {
+                    self.follower.ask_for_all();
+                }
                 // A broker that made nothing fresh is of no use, whatever the reason.
                 let elsewhere = self.report(&left) || !self.refreshed;
                 sleep(pause).await;
@@ -228,7 +238,7 @@ impl Client {
                 message = timeout_at(due, stream.message()) => {
                     let message = message.map_err(|_| Left::Silent)??.ok_or(Left::Over)?;
                     let before = self.follower.fresh_until();
-                    let held = self.follower.holds();
+                    let whole = self.follower.is_whole();
                     let offered = offered_trust(&message);
                     self.take(message, &acks).await?;
                     if offered > self.follower.mark().trust {
@@ -237,7 +247,7 @@ impl Client {
                     let refreshed = self.follower.fresh_until() > before;
                     self.refreshed |= refreshed;
                     // Once everything is held, messages alone do not count as being heard.
-                    if refreshed || !held {
+                    if refreshed || !whole {
                         due = after(silence);
                     }
                 }
@@ -357,35 +367,6 @@ async fn send(acks: &Acks, message: Up) -> Result<(), Left> {
     timeout(ANSWER, acks.send(request)).await.map_err(|_| Left::Silent)?.map_err(|_| Left::Over)
 }
 
-/// The version of the trust statement that a heartbeat says the broker has.
-const fn offered_trust(message: &FollowResponse) -> u64 {
-    if let Some(Down::Heartbeat(beat)) = &message.message { beat.trust_version } else { 0 }
-}
-
-fn message_from_wire(response: FollowResponse) -> Option<Message<bytes::Bytes>> {
-    Some(match response.message? {
-        Down::Snapshot(v1::Snapshot { entries, head }) => {
-            Message::Snapshot(entries, head.map(head_from_wire).transpose().ok()?)
-        }
-        Down::Delta(v1::Delta { entries, head }) => {
-            Message::Delta(entries, head_from_wire(head?).ok()?)
-        }
-        Down::Heartbeat(v1::Heartbeat { head, challenge, trust_version: _ }) => {
-            Message::Heartbeat(head_from_wire(head?).ok()?, challenge.to_vec())
-        }
-    })
-}
-
-fn head_from_wire(head: v1::SignedHead) -> Result<SignedHead, std::array::TryFromSliceError> {
-    let v1::SignedHead { head, signature } = head;
-    Ok(SignedHead { head: head.to_vec(), signature: signature.as_ref().try_into()? })
-}
-
-fn head_to_wire(head: SignedHead) -> v1::SignedHead {
-    let SignedHead { head, signature } = head;
-    v1::SignedHead { head: head.into(), signature: signature.to_vec().into() }
-}
-
 /// The moment that comes so long after now.
 fn after(span: Duration) -> Instant {
     let now = Instant::now();
@@ -394,4 +375,20 @@ fn after(span: Duration) -> Instant {
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the library says it of a message over [`MAX_MESSAGE_BYTES`].
+    #[test]
+    fn what_is_too_long_is_told_from_a_broker_that_is_not_there() {
+        let too_long = Status::out_of_range("Error, decoded message length too large");
+        assert!(Left::from(too_long).is_too_long());
+        for other in [Status::unavailable(""), Status::data_loss(""), Status::aborted("")] {
+            assert!(!Left::from(other).is_too_long());
+        }
+        assert!(!Left::Silent.is_too_long());
+    }
 }

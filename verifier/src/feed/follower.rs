@@ -66,7 +66,6 @@ pub struct Follower {
     resumes: bool,
     fresh_until: Option<Duration>,
     parts: Vec<Vec<u8>>,
-    /// What it takes to keep them.
     parts_size: usize,
     challenges: VecDeque<(Challenge, Duration)>,
 }
@@ -123,6 +122,11 @@ impl Follower {
         let snapshot = self.held.is_none() || self.wants_snapshot;
         self.resumes = !snapshot && self.mark.head.is_some();
         Wants { last: self.mark.head.clone(), snapshot }
+    }
+
+    /// What came could not be read: the next subscription asks for everything.
+    pub const fn ask_for_all(&mut self) {
+        self.wants_snapshot = true;
     }
 
     /// A challenge is being sent at `uptime`.
@@ -204,6 +208,12 @@ impl Follower {
     #[must_use]
     pub const fn holds(&self) -> bool {
         self.held.is_some()
+    }
+
+    /// Whether it is, and everything is neither asked for anew nor being told anew.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.held.is_some() && !self.wants_snapshot && self.parts.is_empty()
     }
 
     /// Until when what is held counts as fresh; `None` while nothing does.

@@ -22,6 +22,8 @@ mod refused;
 #[cfg(feature = "feed")]
 mod report;
 mod view;
+#[cfg(feature = "feed")]
+mod wire;
 
 #[cfg(feature = "feed")]
 pub mod client;

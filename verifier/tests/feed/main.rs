@@ -235,6 +235,25 @@ fn a21_heartbeats_that_pass_while_a_delta_is_held_back_are_a_gap() {
     assert!(follower.receive(&log.snapshot(), at(0), up(0)).unwrap());
 }
 
+/// A delta may be too long for any message, and would be again.
+#[test]
+fn who_cannot_read_what_came_asks_for_everything_and_goes_on_until_then() {
+    let mut log = Log::new(1);
+    let mut follower = following(&log);
+    assert!(!follower.subscribe().snapshot);
+    follower.ask_for_all();
+    assert!(follower.subscribe().snapshot && fresh(&follower, 0));
+    assert!(follower.holds() && !follower.is_whole(), "it waits for all parts");
+    log.revoke(1, 60_000);
+    assert!(follower.receive(&log.snapshot(), at(0), up(0)).unwrap());
+    assert!(follower.is_whole() && !follower.subscribe().snapshot);
+    // It may be told everything though it did not ask.
+    log.revoke(2, 60_000);
+    let Message::Snapshot(entries, _) = log.snapshot() else { panic!() };
+    assert!(!follower.receive(&Message::Snapshot(entries, None), at(0), up(0)).unwrap());
+    assert!(follower.holds() && !follower.is_whole());
+}
+
 #[test]
 fn a22_what_goes_back_is_never_adopted() {
     let mut log = Log::new(1);
