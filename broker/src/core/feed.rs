@@ -75,6 +75,17 @@ impl Feed {
         (seq >= self.pruned).then_some(after)
     }
 
+    /// The same, if they take no more than `bytes`.
+    #[must_use]
+    pub fn after_within(&self, seq: Seq, bytes: usize) -> Option<Vec<Bytes>> {
+        let (mut left, mut entries) = (bytes, Vec::new());
+        for entry in self.after(seq)? {
+            left = left.checked_sub(entry.len())?;
+            entries.push(entry.clone());
+        }
+        Some(entries)
+    }
+
     /// Adds what the entry at `head` means to gateways, and forgets what has lapsed by then.
     pub(super) fn fold(&mut self, head: Head, at: Timestamp, said: Option<(Kind, Timestamp)>) {
         while let Some((_, seq)) = self.lapses.get_min().copied().filter(|(when, _)| *when <= at) {

@@ -36,7 +36,7 @@ const LAG: usize = 256;
 const GATHER: Duration = Duration::from_millis(20);
 /// The largest staleness that an instance may declare.
 const MAX_STALENESS: Duration = Duration::from_secs(60);
-/// How many bytes of entries one part of a snapshot holds.
+/// How many bytes of entries a delta holds, and one part of a snapshot.
 const PART_BYTES: usize = 1024 * 1024;
 
 /// The feed of this broker.
@@ -79,7 +79,7 @@ pub enum Cast {
         /// Signed.
         head: SignedHead,
     },
-    /// The log goes on in another epoch: subscribe anew.
+    /// The log goes on in another epoch, or by more than a delta holds: subscribe anew.
     Over,
 }
 
@@ -259,8 +259,9 @@ impl Hub {
         let same = |last: &&format::Head| {
             last.feed == self.feed && last.epoch == tip.head.epoch && last.seq <= tip.head.seq
         };
-        if let Some(entries) = last.filter(same).and_then(|last| tip.feed.after(last.seq)) {
-            return vec![delta(entries.cloned().collect(), &tip.signed)];
+        let since = |last: &format::Head| tip.feed.after_within(last.seq, PART_BYTES);
+        if let Some(entries) = last.filter(same).and_then(since) {
+            return vec![delta(entries, &tip.signed)];
         }
         tip.snapshot.get_or_init(|| self.snapshot(tip)).clone()
     }
@@ -351,13 +352,11 @@ impl Hub {
         }
         let next = Tip::new(self.feed, &self.key, state, tip.time);
         let same_epoch = state.head.epoch == tip.head.epoch;
-        let cast = match state.feed.after(tip.head.seq).filter(|_| same_epoch) {
-            Some(entries) => Cast::Delta {
-                seq: state.head.seq,
-                message: delta(entries.cloned().collect(), &next.signed),
-            },
-            None => Cast::Over,
-        };
+        let entries = state.feed.after_within(tip.head.seq, PART_BYTES).filter(|_| same_epoch);
+        let cast = entries.map_or(Cast::Over, |entries| Cast::Delta {
+            seq: state.head.seq,
+            message: delta(entries, &next.signed),
+        });
         self.tip.store(Arc::new(next));
         // Nobody listens: nobody is to be told.
         let _ = self.casts.send(Arc::new(cast));

@@ -135,7 +135,10 @@ fn an_entry_outlives_its_last_victim_by_the_largest_staleness_and_then_leaves() 
     assert_eq!(world.state.feed.in_force(until.minus(secs(1))).count(), 1);
     assert_eq!(world.state.feed.in_force(until).count(), 0);
     let before = world.state.head.seq;
-    assert!(world.state.feed.after(Seq(0)).is_some());
+    let told: Vec<_> = world.state.feed.after(Seq(0)).unwrap().cloned().collect();
+    let long = told.iter().map(|entry| entry.len()).sum::<usize>();
+    assert_eq!(world.state.feed.after_within(Seq(0), long), Some(told));
+    assert_eq!(world.state.feed.after_within(Seq(0), long.saturating_sub(1)), None);
     world.now = until;
     let filing = world.filing();
     world.granted(&filing);
