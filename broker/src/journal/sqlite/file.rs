@@ -124,6 +124,7 @@ pub(super) fn create(path: &Path) -> Result<(), JournalError> {
 }
 
 pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
+    let path = by_real_directory(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
@@ -143,6 +144,14 @@ pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
     // Folding back waits for the disk: another thread does it.
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed)?;
     Ok(connection)
+}
+
+/// SQLite, told to follow no link, refuses one anywhere in a path; here only the file must be none.
+fn by_real_directory(path: &Path) -> Result<PathBuf, JournalError> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let real = dir.canonicalize();
+    let real = real.map_err(|e| unavailable(&format!("`{}`: {e}", dir.display())))?;
+    Ok(real.join(path.file_name().unwrap_or_default()))
 }
 
 pub(super) fn check_schema(connection: &Connection) -> Result<(), JournalError> {

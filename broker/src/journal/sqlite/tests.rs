@@ -56,6 +56,20 @@ fn a41_links_and_what_exists_are_refused() {
     assert!(!dir.path().join("absent.db").exists());
 }
 
+/// As `/var/lib` is on some machines. What lies there is the same log by either way.
+#[tokio::test]
+async fn the_directory_may_be_reached_through_a_link() {
+    let (dir, path) = file();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let way = elsewhere.path().join("way");
+    std::os::unix::fs::symlink(dir.path(), &way).unwrap();
+    let log = filled(&way.join("journal.db")).await;
+    let head = Sqlite::open(&path).unwrap().confirm().await.unwrap();
+    assert_eq!(*head, *log[4].head());
+    drop(Sqlite::create(&way.join("other.db")).unwrap());
+    assert_eq!(opened(&dir.path().join("other.db")), Ok(()));
+}
+
 #[test]
 fn a_later_schema_and_a_foreign_file_are_refused() {
     let (dir, path) = file();
