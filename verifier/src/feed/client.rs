@@ -158,11 +158,14 @@ impl Client {
                 if *self.follower.mark() != before {
                     pause = FIRST_PAUSE;
                 }
-                self.trust_first |= matches!(&left, Left::Refused(refused)
+                let refused = matches!(&left, Left::Refused(refused)
                     if refused.remedy() == Remedy::FetchTrust);
                 if left.is_too_long() {
                     self.follower.ask_for_all();
                 }
+                // Who believes an old statement may be cut before it is told the new one.
+                let cut = matches!(&left, Left::Over) && !self.refreshed;
+                self.trust_first |= refused || cut;
                 // A broker that made nothing fresh is of no use, whatever the reason.
                 let elsewhere = self.report(&left) || !self.refreshed;
                 sleep(pause).await;

@@ -1,5 +1,6 @@
 //! No key is used before every gateway knows it, and no gateway keeps the others waiting for ever.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dayfly_proto::v1::follow_request::Message as Up;
@@ -128,4 +129,20 @@ async fn a_gateway_fetches_a_new_statement_and_says_so() {
         let view = gateway.enforcer.view().unwrap();
         assert!(view.key(key, dayfly_verifier::time::Timestamp::default()).is_some());
     }
+}
+
+/// Its way to the broker is longer than a heartbeat is waited for: whenever it subscribes with the
+/// statement that it has, it is cut before it is told the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_far_away_that_missed_a_statement_comes_back() {
+    let world = World::new().await;
+    let gateway = world.gateway("one", world.address);
+    until("it follows", || world.hub.known_by(KeyId(1)) == (1, 1)).await;
+    until("it is fresh", || gateway.is_fresh()).await;
+    world.slow_ms.store(500, Ordering::SeqCst);
+    let (signed, next) = statement(2, &[1, 2]);
+    assert_eq!(world.hub.take_trust(signed, next), Ok(true));
+    world.clock.forward(1_001);
+    until("it knows the key", || world.hub.known_by(NEW) == (1, 1)).await;
+    until("it is fresh again", || gateway.is_fresh()).await;
 }

@@ -68,6 +68,8 @@ pub(super) struct World {
     pub(super) deaf: Arc<AtomicBool>,
     /// Whether it tells the trust statement to nobody, and keeps them waiting.
     pub(super) mute: Arc<AtomicBool>,
+    /// How long it takes to tell the trust statement, in milliseconds.
+    pub(super) slow_ms: Arc<AtomicU64>,
     head: Head,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -147,7 +149,9 @@ impl World {
         let address = listener.local_addr().unwrap();
         let deaf = Arc::new(AtomicBool::new(false));
         let mute = Arc::new(AtomicBool::new(false));
-        let service = Plain { hub: hub.clone(), deaf: deaf.clone(), mute: mute.clone() };
+        let slow_ms = Arc::new(AtomicU64::new(0));
+        let (hub_of, slow) = (hub.clone(), slow_ms.clone());
+        let service = Plain { hub: hub_of, deaf: deaf.clone(), mute: mute.clone(), slow_ms: slow };
         let running = hub.clone();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let serving = Server::builder().add_service(GatewayServiceServer::new(service));
@@ -156,7 +160,7 @@ impl World {
             tokio::spawn(async move { running.run().await }),
             tokio::spawn(async move { drop(serving.serve_with_incoming(incoming).await) }),
         ];
-        Self { journal, clock, hub, address, deaf, mute, head, tasks }
+        Self { journal, clock, hub, address, deaf, mute, slow_ms, head, tasks }
     }
 
     /// Revokes something in the journal, as another broker would: the place of the entry.
@@ -251,6 +255,7 @@ struct Plain {
     hub: Arc<Hub>,
     deaf: Arc<AtomicBool>,
     mute: Arc<AtomicBool>,
+    slow_ms: Arc<AtomicU64>,
 }
 
 #[tonic::async_trait]
@@ -282,6 +287,7 @@ impl GatewayService for Plain {
         if self.mute.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
+        tokio::time::sleep(Duration::from_millis(self.slow_ms.load(Ordering::SeqCst))).await;
         let Signed { statement, signature } = self.hub.trust().signed().clone();
         let signature = signature.to_vec().into();
         Ok(Response::new(v1::GetTrustResponse { statement: statement.into(), signature }))
