@@ -2,7 +2,7 @@
 //! (a token belongs to a grant, a revocation of a workload ends its grants), so a trail is shown
 //! all entries in order and remembers what it needs of them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use dayfly_verifier::id::{GrantId, KeyId, LockId, PersonId, TaskId, TokenId};
@@ -69,6 +69,8 @@ impl Wanted {
 pub struct Trail {
     wanted: Wanted,
     cases: HashMap<GrantId, Known>,
+    /// Those of them that may not have ended yet: only these are looked through.
+    live: HashSet<GrantId>,
     tokens: HashMap<TokenId, GrantId>,
     /// What each lock touched when it was set.
     locks: HashMap<LockId, Touched>,
@@ -90,8 +92,8 @@ impl Trail {
     /// Looks for `wanted`.
     #[must_use]
     pub fn new(wanted: Wanted) -> Self {
-        let (cases, tokens, locks) = Default::default();
-        Self { wanted, cases, tokens, locks }
+        let (cases, live, tokens, locks) = Default::default();
+        Self { wanted, cases, live, tokens, locks }
     }
 
     /// Whether `entry`, the next one, is wanted.
@@ -147,7 +149,9 @@ impl Trail {
             keys: BTreeSet::new(),
             ends,
         };
-        self.cases.insert(request.grant_id(), known);
+        let grant = request.grant_id();
+        self.cases.insert(grant, known);
+        self.live.insert(grant);
         Touched { any: true, for_person }
     }
 
@@ -160,13 +164,13 @@ impl Trail {
             Target::Block(_) | Target::Workload(_) | Target::Task(_) | Target::Prefix(_) => None,
             Target::Key(_) => None,
         };
-        for (grant, known) in &mut self.cases {
-            if Some(*grant) == one || (known.ends > at && known.is_among(target)) {
-                touched.add(known);
-                let ends = !matches!(target, Target::Token(_) | Target::Delegate(..));
-                if ends && !matches!(target, Target::Key(_)) {
-                    known.ends = known.ends.min(at);
-                }
+        let among = self.live_at(at, |known| known.is_among(target));
+        for grant in one.into_iter().chain(among) {
+            let Some(known) = self.cases.get_mut(&grant) else { continue };
+            touched.add(known);
+            let ends = !matches!(target, Target::Token(_) | Target::Delegate(..));
+            if ends && !matches!(target, Target::Key(_)) {
+                known.ends = known.ends.min(at);
             }
         }
         let Wanted { grant, task, workload, resource, .. } = &self.wanted;
@@ -183,11 +187,19 @@ impl Trail {
         touched
     }
 
+    /// Those that live on at `at` and are `so`. The others are never looked through again.
+    fn live_at(&mut self, at: Timestamp, so: impl Fn(&Known) -> bool) -> Vec<GrantId> {
+        let Self { cases, live, .. } = self;
+        live.retain(|grant| cases.get(grant).is_some_and(|known| known.ends > at));
+        let known = |grant: &&GrantId| cases.get(*grant).is_some_and(&so);
+        live.iter().filter(known).copied().collect()
+    }
+
     /// What a lock refuses: the live ones among many, and all that is named, if it names that too.
     fn locked(&mut self, lock: &Lock, at: Timestamp) -> Touched {
         let mut touched = Touched::default();
-        let live = self.cases.values().filter(|known| known.ends > at && known.is_locked(lock));
-        live.for_each(|known| touched.add(known));
+        let locked = self.live_at(at, |known| known.is_locked(lock));
+        locked.iter().filter_map(|grant| self.cases.get(grant)).for_each(|k| touched.add(k));
         let Wanted { grant, task, workload, resource, person, .. } = &self.wanted;
         let on = |resource: &Resource| {
             let meets =
