@@ -56,8 +56,8 @@ pub struct Founding {
 /// Why no broker was founded.
 #[derive(Debug, thiserror::Error)]
 pub enum FoundError {
-    /// There is one already.
-    #[error("`{}` already holds a broker", .0.display())]
+    /// There is one already, or something of one.
+    #[error("`{}` already holds a broker, or keys of one: name another directory", .0.display())]
     Taken(PathBuf),
     /// The bundle is refused, for all of these reasons.
     #[error("the policy bundle is refused: {}", join(.0))]
@@ -91,7 +91,9 @@ impl Founding {
     pub async fn run(&self, clock: &dyn Clock, random: &dyn Random) -> Result<Head, FoundError> {
         let Self { dir, trust_domain, bundle: bundle_files } = self;
         let file = |name: &str| dir.join(name);
-        if file(CONFIG).exists() || file("journal.db").exists() {
+        let kept = [CONFIG, "journal.db", TRUST_ROOT, TRUST_ROOT_PUBLIC, STATEMENT, SIGNATURE];
+        let has_keys = std::fs::read_dir(file(KEYS)).is_ok_and(|mut keys| keys.next().is_some());
+        if has_keys || kept.into_iter().any(|name| file(name).exists()) {
             return Err(FoundError::Taken(dir.clone()));
         }
         broker_id(trust_domain, None)?;

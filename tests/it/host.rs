@@ -180,6 +180,14 @@ fn nothing_is_founded_over_a_broker_or_on_a_bad_bundle() {
     let (code, _, said) = init(&site.broker(), "shop.test");
     assert_eq!(code, Some(2), "{said}");
     assert_eq!(root(), before);
+    // Not over the keys of one whose journal and configuration are elsewhere either.
+    let authority = || std::fs::read(site.broker().join("keys/authority.key")).unwrap();
+    let before = authority();
+    for name in ["dayfly.toml", "journal.db", "trust-root.key", "trust-root.pub"] {
+        std::fs::remove_file(site.broker().join(name)).unwrap();
+    }
+    assert_eq!(init(&site.broker(), "shop.test").0, Some(2));
+    assert_eq!(authority(), before);
     assert_eq!(init(&site.path("upper"), "Shop.test").0, Some(2));
     std::fs::write(site.shop.bundle.join("policy.cedar"), "permit (principal, action);").unwrap();
     let (code, _, said) = init(&site.path("bad"), "shop.test");
