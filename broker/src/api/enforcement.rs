@@ -17,6 +17,7 @@ use tonic::Status;
 use super::{Broker, parse, render, status};
 use crate::core::case;
 use crate::core::command::{Caller, Command};
+use crate::follow::feed::MAX_STALENESS;
 use crate::follow::instances::Standing;
 use crate::journal::FreeText;
 
@@ -72,9 +73,10 @@ type Tell = mpsc::Sender<Result<v1::WatchEnforcementResponse, Status>>;
 async fn tell_until_it_holds(broker: &Broker, seq: Seq, tell: &Tell) {
     let mut waiting = broker.hub.instances.waiting(seq);
     let mut due = Instant::now();
+    let began = broker.hub.uptime();
     loop {
         let uptime = broker.hub.uptime();
-        let unseen = broker.hub.unseen_for(uptime);
+        let unseen = unseen_for(broker, began, uptime);
         let over = waiting.is_over(uptime) && unseen.is_zero();
         if over || due <= Instant::now() {
             let standings = standings(broker);
@@ -96,6 +98,15 @@ async fn tell_until_it_holds(broker: &Broker, seq: Seq, tell: &Tell) {
             () = broker.shutdown.begins() => return,
         }
     }
+}
+
+/// For how long after `uptime` instances may go on of which this broker knows nothing: those that
+/// followed an earlier process, and those that follow a peer. What stood in the log at `began`
+/// comes to the latter with the next heartbeat that makes them fresh, or they refuse.
+fn unseen_for(broker: &Broker, began: Duration, uptime: Duration) -> Duration {
+    let span = if broker.peers.is_empty() { Duration::ZERO } else { MAX_STALENESS };
+    let of_peers = began.saturating_add(span).saturating_sub(uptime);
+    broker.hub.unseen_for(uptime).max(of_peers)
 }
 
 /// What is known of each instance: of those that follow this broker or did, and of those that are

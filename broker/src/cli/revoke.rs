@@ -229,7 +229,7 @@ pub(super) fn progress(news: &v1::WatchEnforcementResponse, seq: u64) -> String 
     }
     if news.unseen_refuse_in_ms > 0 {
         let left = seconds(news.unseen_refuse_in_ms.saturating_add(99));
-        text.push_str(&format!("; instances of before the broker's start refuse within {left}"));
+        text.push_str(&format!("; instances that this broker does not know refuse within {left}"));
     }
     text
 }

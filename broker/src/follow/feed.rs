@@ -35,7 +35,7 @@ const LAG: usize = 256;
 /// How long a wish for a heartbeat waits for others to share it.
 const GATHER: Duration = Duration::from_millis(20);
 /// The largest staleness that an instance may declare.
-const MAX_STALENESS: Duration = Duration::from_secs(60);
+pub const MAX_STALENESS: Duration = Duration::from_secs(60);
 /// How many bytes of entries a delta holds, and one part of a snapshot.
 const PART_BYTES: usize = 1024 * 1024;
 

@@ -2,6 +2,7 @@
 //! what is tested here is what the rules of the core refuse behind it.
 
 use dayfly_proto::v1::operator_service_server::OperatorService as _;
+use futures_util::StreamExt as _;
 
 use super::*;
 
@@ -177,4 +178,34 @@ async fn a12_an_invitation_is_on_record_and_is_for_no_person() {
     let state = world.broker.sequencer.state();
     let kin = state.kin(&"spiffe://shop.test/agent/a".parse().unwrap());
     assert!(kin.responsible.contains(&"olga".parse().unwrap()));
+}
+
+/// Whoever follows a peer is not known here, and may have heard of nothing for as long as a minute.
+#[tokio::test]
+async fn with_peers_nothing_holds_everywhere_before_those_refuse_who_follow_them() {
+    let world = World::new().await;
+    let watch = async |broker: &Arc<Broker>| {
+        let seq = broker.sequencer.state().head.seq.0;
+        let asked = world.by("olga", v1::WatchEnforcementRequest { seq });
+        Operator(broker.clone()).watch_enforcement(asked).await.unwrap().into_inner()
+    };
+    let told = watch(&world.broker).await.next().await.unwrap().unwrap();
+    assert!(told.holds_everywhere && told.unseen_refuse_in_ms == 0, "{told:?}");
+
+    let config = world.dir.path().join("broker").join(CONFIG);
+    let peer = "\n[[peer]]\nname = \"b\"\naddress = \"127.0.0.1:7543\"\n";
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    text.push_str(peer);
+    std::fs::write(&config, text).unwrap();
+    let broker = world.beside().await;
+    let mut telling = watch(&broker).await;
+    let told = telling.next().await.unwrap().unwrap();
+    assert!(!told.holds_everywhere && told.unseen_refuse_in_ms == 60_000, "{told:?}");
+    world.forward(59_999);
+    // One may be on its way that was made before.
+    for _ in 0..2 {
+        assert!(!telling.next().await.unwrap().unwrap().holds_everywhere);
+    }
+    world.forward(1);
+    while !telling.next().await.unwrap().unwrap().holds_everywhere {}
 }
