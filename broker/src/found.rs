@@ -39,6 +39,9 @@ pub const STATEMENT: &str = "trust.statement";
 /// The signature over [`STATEMENT`].
 pub const SIGNATURE: &str = "trust.signature";
 
+/// How many entries a log is founded with.
+pub const FOUNDING: u64 = 3;
+
 /// How long the first keys are good.
 const KEY_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 

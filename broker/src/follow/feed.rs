@@ -26,6 +26,7 @@ use super::trust::Trust;
 use crate::core::event::Head;
 use crate::core::feed::Feed;
 use crate::core::state::State;
+use crate::found::FOUNDING;
 use crate::journal::Journal;
 use crate::keys::NumberedKey;
 use crate::sequencer::Sequencer;
@@ -116,10 +117,9 @@ impl Hub {
         let state = sequencer.state();
         // The time of the last entry: nothing has been confirmed yet.
         let tip = Tip::new(feed, &key, &state, state.time);
-        // Where there is nothing to take back, it does not matter who followed.
-        let now = clock.now().max(state.time);
-        let quiet = state.open(now).next().is_none() && state.feed.in_force(now).next().is_none();
-        let span = if quiet { Duration::ZERO } else { MAX_STALENESS };
+        // What is given from now on can be used there, too, where an earlier process was followed.
+        // Whoever may follow has joined, and that is on record: in a log as founded nobody has.
+        let span = if state.head.seq.0 > FOUNDING { MAX_STALENESS } else { Duration::ZERO };
         let unseen_until = clock.uptime().saturating_add(span);
         let used = state.keys.values().any(|key| key.used);
         let span = if used { MAX_STALENESS } else { Duration::ZERO };

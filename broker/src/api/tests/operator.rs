@@ -3,6 +3,7 @@
 
 use dayfly_proto::v1::operator_service_server::OperatorService as _;
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 
 use super::*;
 
@@ -180,25 +181,46 @@ async fn a12_an_invitation_is_on_record_and_is_for_no_person() {
     assert!(kin.responsible.contains(&"olga".parse().unwrap()));
 }
 
+impl World {
+    /// What `broker` says of how far its log is enforced, from now on.
+    async fn enforcement(
+        &self,
+        broker: &Arc<Broker>,
+    ) -> BoxStream<'static, Result<v1::WatchEnforcementResponse, Status>> {
+        let seq = broker.sequencer.state().head.seq.0;
+        let asked = self.by("olga", v1::WatchEnforcementRequest { seq });
+        Operator(broker.clone()).watch_enforcement(asked).await.unwrap().into_inner()
+    }
+}
+
+/// Whoever followed before a restart may have heard of nothing for as long as a minute, even where
+/// nothing was live at the restart: what is granted after it can be used there.
+#[tokio::test]
+async fn after_a_restart_nothing_holds_everywhere_before_those_of_before_refuse() {
+    let world = World::new().await;
+    let told = world.enforcement(&world.broker).await.next().await.unwrap().unwrap();
+    assert!(told.holds_everywhere && told.unseen_refuse_in_ms == 0, "{told:?}");
+    let message = v1::CreateJoinRequest { spiffe_id: "spiffe://shop.test/agent/a".into() };
+    world.operator().create_join(world.by("olga", message)).await.unwrap();
+    let broker = world.beside().await;
+    let told = world.enforcement(&broker).await.next().await.unwrap().unwrap();
+    assert!(!told.holds_everywhere && told.unseen_refuse_in_ms == 60_000, "{told:?}");
+    world.forward(60_000);
+    let told = world.enforcement(&broker).await.next().await.unwrap().unwrap();
+    assert!(told.holds_everywhere, "{told:?}");
+}
+
 /// Whoever follows a peer is not known here, and may have heard of nothing for as long as a minute.
 #[tokio::test]
 async fn with_peers_nothing_holds_everywhere_before_those_refuse_who_follow_them() {
     let world = World::new().await;
-    let watch = async |broker: &Arc<Broker>| {
-        let seq = broker.sequencer.state().head.seq.0;
-        let asked = world.by("olga", v1::WatchEnforcementRequest { seq });
-        Operator(broker.clone()).watch_enforcement(asked).await.unwrap().into_inner()
-    };
-    let told = watch(&world.broker).await.next().await.unwrap().unwrap();
-    assert!(told.holds_everywhere && told.unseen_refuse_in_ms == 0, "{told:?}");
-
     let config = world.dir.path().join("broker").join(CONFIG);
     let peer = "\n[[peer]]\nname = \"b\"\naddress = \"127.0.0.1:7543\"\n";
     let mut text = std::fs::read_to_string(&config).unwrap();
     text.push_str(peer);
     std::fs::write(&config, text).unwrap();
     let broker = world.beside().await;
-    let mut telling = watch(&broker).await;
+    let mut telling = world.enforcement(&broker).await;
     let told = telling.next().await.unwrap().unwrap();
     assert!(!told.holds_everywhere && told.unseen_refuse_in_ms == 60_000, "{told:?}");
     world.forward(59_999);
