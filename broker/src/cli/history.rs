@@ -69,9 +69,8 @@ impl History {
                 About::Workload(workload) => request.workload = workload.to_string(),
             }
             let entries = query::all(context, &mut client, request).await?;
-            let mut stories = Story::all(&entries, &directories(context, &mut client).await?);
-            let earlier = stories.len().saturating_sub(limit.into());
-            stories.drain(..earlier);
+            let directories = directories(context, &mut client).await?;
+            let (stories, earlier) = Story::latest(&entries, &directories, limit.into());
             if stories.is_empty() {
                 let error = anyhow::anyhow!("the record tells of no such request");
                 let next = "see `dayfly grants --all`, or `dayfly audit query --help`";

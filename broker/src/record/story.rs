@@ -115,12 +115,19 @@ pub enum Signature {
 }
 
 impl Story {
-    /// The stories in `entries`, which are in order and hold all that is about each request.
+    /// The latest `most` stories in `entries`, which are in order and hold all that is about each
+    /// request; and how many earlier ones are left out.
     #[must_use]
-    pub fn all(entries: &[(Head, Entry)], directories: &Directories) -> Vec<Self> {
+    pub fn latest(
+        entries: &[(Head, Entry)],
+        directories: &Directories,
+        most: usize,
+    ) -> (Vec<Self>, usize) {
         let mut begun: Vec<Self> = entries.iter().filter_map(Self::begin).collect();
+        let earlier = begun.len().saturating_sub(most);
+        begun.drain(..earlier);
         begun.iter_mut().for_each(|story| story.tell(entries, directories));
-        begun
+        (begun, earlier)
     }
 
     /// The story that begins with an entry, if one does.
