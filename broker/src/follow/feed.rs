@@ -21,7 +21,7 @@ use dayfly_verifier::trust::{Signed, Statement, Untrusted};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::instances::Instances;
+use super::instances::{Instances, LONGEST_INTERVAL};
 use super::trust::Trust;
 use crate::core::event::Head;
 use crate::core::feed::Feed;
@@ -292,8 +292,8 @@ impl Hub {
         messages
     }
 
-    /// Confirms the journal's head again and again. What takes longer than the pause, or fails,
-    /// counts for nothing.
+    /// Confirms the journal's head again and again. What takes longer than the longest pause, or
+    /// fails, counts for nothing.
     async fn confirm(&self, confirmed: mpsc::Sender<Confirmed>) {
         let mut failing = false;
         loop {
@@ -304,7 +304,7 @@ impl Hub {
             }
             let round = self.rounds.fetch_add(1, Ordering::SeqCst).saturating_add(1);
             let time = self.clock.now();
-            let asked = timeout(interval, self.journal.confirm()).await;
+            let asked = timeout(LONGEST_INTERVAL, self.journal.confirm()).await;
             let Ok(Ok(head)) = asked else {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!("the journal does not confirm its head: no heartbeats");

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The longest pause between heartbeats.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 /// How many heartbeats an instance gets within its bound.
 const BEATS_IN_BOUND: u32 = 5;
 /// The most instances that are remembered.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dayfly_verifier::id::Seq;
@@ -37,6 +38,7 @@ struct Plans {
     at: BTreeMap<u64, Plan>,
     silent: bool,
     blind: bool,
+    slow: Duration,
 }
 
 impl<J: Journal> Faulty<J> {
@@ -61,6 +63,11 @@ impl<J: Journal> Faulty<J> {
     /// From now on, or no longer, refuses reads and nothing else.
     pub fn blind(&self, blind: bool) {
         self.plans(|plans| plans.blind = blind);
+    }
+
+    /// From now on takes so long to confirm.
+    pub fn slow(&self, by: Duration) {
+        self.plans(|plans| plans.slow = by);
     }
 
     /// How many appends were tried.
@@ -164,6 +171,10 @@ impl<J: Journal> Journal for Faulty<J> {
 
     async fn confirm(&self) -> Result<Recorded<Head>, JournalError> {
         self.reachable()?;
+        let slow = self.plans(|plans| plans.slow);
+        if !slow.is_zero() {
+            tokio::time::sleep(slow).await;
+        }
         self.inner.confirm().await
     }
 

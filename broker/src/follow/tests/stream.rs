@@ -5,6 +5,7 @@ use dayfly_proto::v1::follow_request::Message as Up;
 use dayfly_proto::v1::follow_response::Message as Down;
 use dayfly_proto::v1::{Ack, FollowRequest};
 use dayfly_verifier::feed::Head;
+use dayfly_verifier::time::Clock as _;
 use futures_util::stream::{StreamExt as _, iter, pending};
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -80,4 +81,19 @@ async fn who_comes_back_is_told_what_came_since() {
         let Some(Down::Snapshot(snapshot)) = message else { panic!() };
         assert_eq!(snapshot.entries.len(), 2);
     }
+}
+
+/// One gateway with a short bound makes heartbeats frequent; a disk that takes longer than the pause
+/// between them is still fast enough for all others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_makes_heartbeats_late_and_does_not_end_them() {
+    let world = World::new().await;
+    let hub = world.hub.clone();
+    let impatient = Terms { min_staleness: Duration::from_secs(1), ..terms() };
+    let _follows = hub.instances.join(impatient, hub.uptime()).unwrap();
+    world.journal.slow(Duration::from_millis(400));
+    let later = hub.rounds().saturating_add(3);
+    until("rounds begin", || hub.rounds() >= later).await;
+    let since = world.clock.now();
+    until("its head is confirmed", || hub.confirmed_at() > since).await;
 }
