@@ -5,6 +5,7 @@
 //! and every gateway has acknowledged the statement.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dayfly_proto::v1::{self, KeyStanding};
 use dayfly_verifier::id::KeyId;
@@ -18,6 +19,11 @@ use crate::found::{read_statement, token_keys};
 use crate::sequencer::Failure;
 use crate::signer::TokenKey;
 
+/// How long after a statement was taken here nobody who follows a peer allows anything without it:
+/// the peer finds it within seconds, and cuts an instance that does not take it up within its
+/// bound; within that bound again the instance refuses by itself.
+const AT_PEERS: Duration = Duration::from_secs(125);
+
 impl Broker {
     /// The key to sign with now, and its end: the highest number that the log lets sign, and that
     /// was used before or that every gateway knows.
@@ -26,12 +32,16 @@ impl Broker {
         let now = self.now(state);
         self.signer.present(|key| {
             let listed = state.keys.get(&key.id()).filter(|listed| is(listed, key));
-            listed.is_some_and(|listed| listed.signs(now) && self.may_use(key.id(), listed))
+            listed.is_some_and(|listed| listed.signs(now) && self.may_use(state, key.id(), listed))
         })
     }
 
-    fn may_use(&self, key: KeyId, listed: &SigningKey) -> bool {
-        listed.used || self.hub.is_known_everywhere(key)
+    fn may_use(&self, state: &State, key: KeyId, listed: &SigningKey) -> bool {
+        // The first key of all stands in the first statement: there is none older to believe.
+        let at_peers = self.peers.is_empty()
+            || !state.keys.values().any(|key| key.used)
+            || self.hub.trust().age(self.hub.uptime()) >= AT_PEERS;
+        listed.used || (at_peers && self.hub.is_known_everywhere(key))
     }
 
     /// Takes up what has come to the broker's directory: keys, and a newer statement of the trust
@@ -100,7 +110,7 @@ pub(super) fn list(broker: &Broker) -> v1::ListKeysResponse {
     let keys = all.iter().map(|(id, key)| {
         let held = broker.signer.keys().get(id).is_some_and(|held| is(key, held));
         let (known_by, instances) = broker.hub.known_by(*id);
-        let ready = held && state.keys.contains_key(id) && broker.may_use(*id, key);
+        let ready = held && state.keys.contains_key(id) && broker.may_use(&state, *id, key);
         let standing = match () {
             () if key.revoked => KeyStanding::Killed,
             () if key.retired => KeyStanding::Retired,

@@ -59,6 +59,12 @@ impl Trust {
         self.since.get(&key).copied()
     }
 
+    /// For how long this broker has had it at `uptime`.
+    #[must_use]
+    pub const fn age(&self, uptime: Duration) -> Duration {
+        uptime.saturating_sub(self.taken_at)
+    }
+
     /// Whether an instance that believes `version`, and has this bound, has had all the time at
     /// `uptime` that it may take to fetch this statement.
     #[must_use]

@@ -259,3 +259,21 @@ async fn a26_a_killed_key_is_not_offered_and_what_it_signed_is_not_handed_out() 
     world.broker.take_up_keys().await;
     assert_eq!(world.standings().await[0], (1, KeyStanding::Killed));
 }
+
+/// Whoever follows a peer is not known here: no key is used before they must know it.
+#[tokio::test]
+async fn with_peers_a_new_key_waits_until_those_know_it_who_follow_them() {
+    let mut world = World::new().await;
+    world.broker = world.with_a_peer().await;
+    let agent = world.agent("agent/a", 1);
+    assert_eq!(signed_by(&world.token(&agent, 1).await.unwrap()), 1, "the first waits for none");
+    world.bring(&key(2, 2));
+    world.broker.take_up_keys().await;
+    let waits = [(1, KeyStanding::Signing), (2, KeyStanding::Waiting)];
+    assert_eq!(world.standings().await, waits);
+    world.forward(124_999);
+    assert_eq!(world.standings().await, waits);
+    world.forward(1);
+    let signs = [(1, KeyStanding::Ready), (2, KeyStanding::Signing)];
+    assert_eq!(world.standings().await, signs);
+}

@@ -115,6 +115,15 @@ impl World {
         open(&self.dir.path().join("broker"), self.clock.clone()).await
     }
 
+    /// The same, of a broker that has a peer.
+    async fn with_a_peer(&self) -> Arc<Broker> {
+        let config = self.dir.path().join("broker").join(CONFIG);
+        let mut text = std::fs::read_to_string(&config).unwrap();
+        text.push_str("\n[[peer]]\nname = \"b\"\naddress = \"127.0.0.1:7543\"\n");
+        std::fs::write(&config, text).unwrap();
+        self.beside().await
+    }
+
     fn access(&self) -> Access {
         Access(self.broker.clone())
     }

@@ -214,12 +214,7 @@ async fn after_a_restart_nothing_holds_everywhere_before_those_of_before_refuse(
 #[tokio::test]
 async fn with_peers_nothing_holds_everywhere_before_those_refuse_who_follow_them() {
     let world = World::new().await;
-    let config = world.dir.path().join("broker").join(CONFIG);
-    let peer = "\n[[peer]]\nname = \"b\"\naddress = \"127.0.0.1:7543\"\n";
-    let mut text = std::fs::read_to_string(&config).unwrap();
-    text.push_str(peer);
-    std::fs::write(&config, text).unwrap();
-    let broker = world.beside().await;
+    let broker = world.with_a_peer().await;
     let mut telling = world.enforcement(&broker).await;
     let told = telling.next().await.unwrap().unwrap();
     assert!(!told.holds_everywhere && told.unseen_refuse_in_ms == 60_000, "{told:?}");
