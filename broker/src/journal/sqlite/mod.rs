@@ -311,9 +311,23 @@ fn corrupt(rule: &str) -> JournalError {
 
 /// What an error outside a commit means: nothing was changed.
 fn failed(error: rusqlite::Error) -> JournalError {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows,
+        Utf8Error,
+    };
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    // A row that must be there is not, or holds what was never written to it.
+    let changed = matches!(
+        error,
+        FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | QueryReturnedNoRows
+            | Utf8Error(..)
+    );
     match error.sqlite_error_code() {
         Some(DatabaseCorrupt | NotADatabase) => corrupt(&format!("cannot be read: {error}")),
+        None if changed => corrupt(&format!("cannot be read: {error}")),
         Some(_) | None => unavailable(&error.to_string()),
     }
 }
