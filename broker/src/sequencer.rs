@@ -8,6 +8,7 @@ mod pace;
 mod settle;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -53,6 +54,7 @@ pub struct Sequencer {
     taking: mpsc::Sender<Waiting>,
     published: Arc<ArcSwap<Recorded<Arc<State>>>>,
     moved: watch::Receiver<Head>,
+    clock_off: Arc<AtomicBool>,
 }
 
 /// Something that waits for the log.
@@ -119,9 +121,14 @@ impl Sequencer {
         let (to_giving, giving) = mpsc::channel(QUEUE);
         let (to_taking, taking) = mpsc::channel(QUEUE);
         let hint = journal.moved();
-        let sequencer =
-            Self { giving: to_giving, taking: to_taking, published: Arc::clone(&published), moved };
         let pace = Pace::new(clock);
+        let sequencer = Self {
+            giving: to_giving,
+            taking: to_taking,
+            published: Arc::clone(&published),
+            moved,
+            clock_off: pace.off(),
+        };
         let mut deciding = Deciding { journal, pace, giving, taking, hint, published, heads, base };
         deciding.follow(None).await?;
         Ok((sequencer, deciding))
@@ -137,6 +144,13 @@ impl Sequencer {
     #[must_use]
     pub fn moved(&self) -> watch::Receiver<Head> {
         self.moved.clone()
+    }
+
+    /// Whether this broker's clock was off when it was read last, a moment ago: then nothing is
+    /// given that does not go through the log either.
+    #[must_use]
+    pub fn clock_is_off(&self) -> bool {
+        self.clock_off.load(Ordering::SeqCst)
     }
 
     /// Decides `command` of `caller`. Returns once what it made happen is durable, with a state

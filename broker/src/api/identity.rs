@@ -6,6 +6,7 @@ use dayfly_proto::v1;
 use dayfly_proto::v1::identity_service_server::IdentityService;
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
+use dayfly_verifier::time::Timestamp;
 use tonic::{Request, Response, Status};
 
 use super::{Broker, status};
@@ -13,6 +14,7 @@ use crate::authority::{AuthorityError, Svid};
 use crate::caller::peer_of;
 use crate::core::command::{Caller, Command};
 use crate::core::event::IdentityChange;
+use crate::sequencer::{Failure, Fault};
 
 /// The service.
 pub struct Identity(pub Arc<Broker>);
@@ -29,7 +31,7 @@ impl IdentityService for Identity {
         hex::decode_to_slice(&join_id, &mut id).map_err(|_| {
             status::invalid(&Invalid::new("join_id", "must be 16 bytes in hexadecimal"))
         })?;
-        let now = broker.clock.now();
+        let now = broker.believed_now()?;
         let svid = broker.authority.join(&id, &secret, &csr_der, now).await.map_err(refused)?;
         // Nothing leaves that is not on record.
         let generation = svid.generation;
@@ -49,7 +51,7 @@ impl IdentityService for Identity {
         let Self(broker) = self;
         let peer = peer_of(&request)?.clone();
         let v1::RenewRequest { csr_der, generation } = request.into_inner();
-        let now = broker.clock.now();
+        let now = broker.believed_now()?;
         let renewed = broker.authority.renew(&peer, generation, &csr_der, now).await;
         if let Err(AuthorityError::Forked) = &renewed {
             broker.saw(&peer.id, IdentityChange::Locked).await?;
@@ -61,6 +63,14 @@ impl IdentityService for Identity {
 }
 
 impl Broker {
+    /// The time, while the clock is believed: what the authority remembers is forgotten by it.
+    fn believed_now(&self) -> Result<Timestamp, Status> {
+        if self.sequencer.clock_is_off() {
+            return Err(status::failure(&Failure::from(Fault::ClockOff)));
+        }
+        Ok(self.clock.now())
+    }
+
     /// Puts down what this broker saw become of an identity.
     async fn saw(&self, id: &SpiffeId, change: IdentityChange) -> Result<(), Status> {
         let command = Command::Identity(id.clone(), change);

@@ -2,6 +2,7 @@
 //! holds for all that comes: it is held against the time that this host has counted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dayfly_verifier::time::{Clock, Timestamp};
@@ -17,6 +18,8 @@ pub(super) struct Pace {
     believed: Reading,
     /// What it showed when it was found to be off.
     set: Option<Reading>,
+    /// Whether it was off when it was read last.
+    off: Arc<AtomicBool>,
 }
 
 /// What the clock showed, and when that was by the time that the host counts.
@@ -46,11 +49,22 @@ impl Pace {
     /// Believes `clock` as it is.
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         let believed = Reading::of(&*clock);
-        Self { clock, believed, set: None }
+        Self { clock, believed, set: None, off: Arc::default() }
+    }
+
+    /// Whether the clock was off when it was read last, for those who do not read it.
+    pub(super) fn off(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.off)
     }
 
     /// The time, and whether the clock is off: then it is the time that the host has counted.
     pub(super) fn read(&mut self) -> (Timestamp, bool) {
+        let (now, off) = self.judge();
+        self.off.store(off, Ordering::SeqCst);
+        (now, off)
+    }
+
+    fn judge(&mut self) -> (Timestamp, bool) {
         let here = Reading::of(&*self.clock);
         if self.believed.leads_to(&here) {
             self.set = None;

@@ -81,3 +81,31 @@ async fn a17_an_invitation_a_join_and_a_fork_are_on_record_and_a_renewal_is_not(
     assert!(world.renew(&renewed).await.is_err());
     assert_eq!(world.identities().await, told, "once");
 }
+
+/// Set ahead for a moment, a clock must not have the authority forget what it needs to know.
+#[tokio::test]
+async fn with_the_clock_off_nobody_joins_or_renews_and_nothing_is_forgotten() {
+    let world = World::new().await;
+    let invite = v1::CreateJoinRequest { spiffe_id: AGENT.into() };
+    let invited = world.operator().create_join(world.by("olga", invite)).await.unwrap();
+    let string: JoinString = invited.into_inner().join_string.parse().unwrap();
+    let svid = world.join(&string).await.unwrap();
+    world.forward(30 * 60 * 1_000);
+    let ahead = |ms: u64| world.clock.1.store(ms, Ordering::SeqCst);
+    let is_off = async |off: bool| {
+        while world.broker.sequencer.clock_is_off() != off {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    ahead(3 * 60 * 60 * 1_000);
+    is_off(true).await;
+    let refused = world.join(&string).await.unwrap_err();
+    assert_eq!(reason(&refused), "CLOCK_OFF");
+    let csr_der = NewKey::generate().unwrap().csr().to_vec().into();
+    let message = v1::RenewRequest { csr_der, generation: svid.generation };
+    let refused = world.identity().renew(world.from(&AGENT.parse().unwrap(), message)).await;
+    assert_eq!(reason(&refused.unwrap_err()), "CLOCK_OFF");
+    ahead(0);
+    is_off(false).await;
+    assert_eq!(world.renew(&svid).await.unwrap().generation, 2);
+}

@@ -43,12 +43,13 @@ use crate::shutdown::Shutdown;
 
 const START_MS: u64 = 1_800_000_000_000;
 
-/// A clock that is moved by hand.
-struct ByHand(AtomicU64);
+/// A clock that is moved by hand, and how far ahead of the time that has passed it was set.
+struct ByHand(AtomicU64, AtomicU64);
 
 impl Clock for ByHand {
     fn now(&self) -> Timestamp {
-        Timestamp::from_ms(self.0.load(Ordering::SeqCst)).unwrap()
+        let set = Duration::from_millis(self.1.load(Ordering::SeqCst));
+        Timestamp::from_ms(self.0.load(Ordering::SeqCst)).unwrap().plus(set)
     }
 
     fn uptime(&self) -> Duration {
@@ -100,7 +101,7 @@ async fn open(home: &Path, clock: Arc<ByHand>) -> Arc<Broker> {
 
 impl World {
     async fn new() -> Self {
-        let clock = Arc::new(ByHand(AtomicU64::new(START_MS)));
+        let clock = Arc::new(ByHand(AtomicU64::new(START_MS), AtomicU64::new(0)));
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("broker");
         let founding =
