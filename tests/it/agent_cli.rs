@@ -102,6 +102,18 @@ async fn a_workload_asks_waits_exchanges_uses_and_completes() {
     }
 }
 
+#[test]
+fn a_request_whose_wait_is_over_keeps_its_id() {
+    let world = World::start("");
+    let more = ["--where", "amount <= 20000", "--wait", "--timeout", "2s"];
+    let asked = ask(&world, "refund orders/prod/o-17", &more);
+    assert_eq!(code(&asked), 10, "{asked:?}");
+    let id = text(&json(&asked)["request_id"]);
+    let said: Json = serde_json::from_slice(&asked.stderr).unwrap();
+    assert_eq!(said["next"], format!("dayfly wait {id}"));
+    assert_eq!(code(&world.run(AGENT, &["cancel", &id])), 0);
+}
+
 /// Refunds 150.00 with a proof that says `argument`; once more with the nonce that is wanted.
 async fn refund(world: &World, gateway: &Gateway, id: &str, token: &str, argument: &str) -> Got {
     let url = format!("http://{}/orders/o-17/refund", gateway.address);

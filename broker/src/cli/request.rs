@@ -159,7 +159,8 @@ impl Request {
         let mut case = client.file(&ticket).await.map_err(|e| refused(context, e))?;
         if self.wait && case.standing == Standing::Pending {
             context.console.progress(&format!("filed {}", ticket.id()));
-            case = decided(context, &client, &ticket, self.timeout).await?;
+            let decided = decided(context, &client, &ticket, self.timeout).await;
+            case = decided.map_err(|refused| undecided(context, &case, refused))?;
         }
         context.console.aside(&text(&case));
         context.console.result(|| case.request.to_string(), || to_json(&case));
@@ -267,6 +268,18 @@ async fn decided(
         }
     };
     client.wait(ticket, timeout, seen).await.map_err(|e| refused(context, e))
+}
+
+/// However a wait ended, what was filed has an id, which every later verb takes.
+fn undecided(context: &Context, filed: &Case, refused: Refused) -> Refused {
+    let Case { request, grant, .. } = filed;
+    let json = || json!({ "request_id": request.to_string(), "grant_id": grant.to_string() });
+    context.console.result(|| request.to_string(), json);
+    if refused.exit == Exit::Pending {
+        refused.next(format!("dayfly wait {request}"))
+    } else {
+        refused
+    }
 }
 
 /// Where the ticket of a request is kept.
