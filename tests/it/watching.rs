@@ -246,6 +246,24 @@ fn piped_pages_are_plain_and_follow_each_other() {
     assert_eq!(refused.status.code(), Some(11), "{refused:?}");
 }
 
+#[test]
+fn what_nobody_reads_any_more_ends_and_what_is_not_written_is_no_success() {
+    let world = World::start("");
+    let olga = world.identity("person/olga");
+    for args in [&["audit", "tail"][..], &["status", "--watch"]] {
+        let mut going_on = world.command(Some(&olga), args, &[]);
+        let mut going_on = going_on.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        drop(going_on.stdout.take());
+        assert_eq!(going_on.wait().unwrap().code(), Some(0), "{args:?}");
+    }
+    for args in [&["man"][..], &["completion", "bash"], &["audit", "tail", "--once"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let lost = world.command(Some(&olga), args, &[]).stdout(full).output().unwrap();
+        assert_eq!(lost.status.code(), Some(1), "{args:?}: {lost:?}");
+        assert!(String::from_utf8_lossy(&lost.stderr).contains("next:"), "{lost:?}");
+    }
+}
+
 #[tokio::test]
 async fn status_tells_what_there_is() {
     let world = World::start("");

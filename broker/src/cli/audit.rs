@@ -158,6 +158,9 @@ impl Tail {
         let mut entries = Entries::open(context, after, once).await?;
         while let Some(entry) = entries.next().await? {
             show(context, &[entry]);
+            if context.console.is_unread() {
+                break;
+            }
         }
         Ok(())
     }

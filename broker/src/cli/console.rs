@@ -1,12 +1,18 @@
 //! What a command shows: tables and sentences for people, JSON for programs.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value as Json;
 
-use super::exit::Refused;
+use super::exit::{Exit, Refused};
+
+/// Whether whoever read standard output has gone away.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+/// Whether a result could not be written.
+static LOST: AtomicBool = AtomicBool::new(false);
 
 /// The colour of what went well.
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -53,7 +59,30 @@ impl Console {
 
     /// Writes one line to standard output. A reader that has gone away is not an error.
     pub fn line(&self, line: &str) {
-        finish(writeln!(anstream::stdout().lock(), "{line}"));
+        match writeln!(anstream::stdout().lock(), "{line}") {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                UNREAD.store(true, Ordering::Relaxed);
+            }
+            Err(_) => LOST.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Whether nobody reads standard output any more: what goes on and on may end then.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        UNREAD.load(Ordering::Relaxed)
+    }
+
+    /// Refuses where a result could not be written, as on a full disk: what is not told whole must
+    /// not end like what is.
+    pub fn complete(&self) -> Result<(), Refused> {
+        if !LOST.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let error = anyhow::anyhow!("it is done, but not all of the result could be written");
+        let next = "make room where standard output goes, and look again";
+        Err(Refused::new(Exit::Failed, error).next(next))
     }
 
     /// Tells a person more than the result, on standard error; nothing in JSON.
@@ -191,5 +220,5 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-/// A reader that closed the pipe has seen enough; any other failure to write shows by itself.
+/// What is told to a person beside the result: nobody else waits for it.
 fn finish(_written: io::Result<()>) {}

@@ -117,7 +117,7 @@ pub struct Context {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let context = Context { console: Console { format: cli.output }, identity: cli.identity };
-    match run(cli.verb, &context) {
+    match run(cli.verb, &context).and_then(|()| context.console.complete()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(refused) => {
             context.console.refused(&refused);

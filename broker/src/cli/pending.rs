@@ -119,6 +119,9 @@ impl Pending {
                         () = tick => {}
                     }
                     screen.draw(|| text(&requests), || to_json(&requests));
+                    if context.console.is_unread() {
+                        return Ok(());
+                    }
                 }
             })
             .await

@@ -90,6 +90,7 @@ impl Query {
             show(context, &page.found);
             match page.next {
                 None => break,
+                Some(_) if context.console.is_unread() => break,
                 Some(next) if self.all => request.after_seq = next,
                 Some(next) => {
                     context.console.aside(&format!("there may be more: add --after {next}"));

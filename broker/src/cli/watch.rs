@@ -16,8 +16,9 @@ use crate::shutdown::Shutdown;
 /// How long to rest before a broker that did not answer is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Shows what `show` draws, until Ctrl-C. Where no broker answers, it says so and asks again; the
-/// identity is kept renewed meanwhile. Ends with an error where there is no right to look.
+/// Shows what `show` draws, until Ctrl-C, or until nobody reads it any more. Where no broker
+/// answers, it says so and asks again; the identity is kept renewed meanwhile. Ends with an error
+/// where there is no right to look.
 pub(super) async fn watch(
     context: &Context,
     session: &Arc<Session>,
@@ -29,6 +30,7 @@ pub(super) async fn watch(
     let showing = async {
         loop {
             match show(&screen).await {
+                Ok(()) if context.console.is_unread() => return Ok(()),
                 Ok(()) => {}
                 Err(refused) if refused.exit == Exit::Unavailable => {
                     let since = time(SystemClock.now());
