@@ -1,6 +1,9 @@
 //! `dayfly demo`, as a newcomer runs it.
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::DAYFLY;
 
@@ -23,6 +26,20 @@ fn the_demo_comes_out_as_it_must_and_is_plain_when_piped() {
     assert!(text.contains("All of it came out as it must"), "{text}");
     assert!(!text.contains('\u{1b}'), "colours in a pipe");
     assert_eq!(errors, "");
+}
+
+#[test]
+fn a_demo_that_is_stopped_leaves_nothing_behind() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(DAYFLY);
+    demo.arg("demo").env("TMPDIR", scratch.path()).stderr(Stdio::null());
+    let mut demo = demo.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("everybody joined")));
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
+    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
+    assert_eq!(demo.wait().unwrap().code(), Some(1));
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "keys are left behind");
 }
 
 #[test]

@@ -14,8 +14,9 @@ use std::convert::identity;
 
 use clap::Args;
 
-use super::exit::Refused;
+use super::exit::{Exit, Refused};
 use super::{Context, block_on};
+use crate::shutdown::Shutdown;
 use story::Story;
 
 /// Show all of it in a few seconds: ask, approve, exchange, use, refuse, revoke, audit.
@@ -31,6 +32,18 @@ impl Demo {
     pub fn run(self, context: &Context) -> Result<(), Refused> {
         let Self {} = self;
         let story = Story::begin(Some(context.console));
-        block_on(async { Ok(scenes::play(story, identity).await?) })
+        block_on(async {
+            let shutdown = Shutdown::new();
+            tokio::spawn(shutdown.clone().follow_signals());
+            // The directory goes with the play, also where that is broken off: it holds keys.
+            tokio::select! {
+                played = scenes::play(story, identity) => played.map_err(Refused::from),
+                () = shutdown.begins() => {
+                    let error = anyhow::anyhow!("the demo was stopped before its end");
+                    let next = "`dayfly demo` plays it from the start";
+                    Err(Refused::new(Exit::Failed, error).next(next))
+                }
+            }
+        })
     }
 }
