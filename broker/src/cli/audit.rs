@@ -85,7 +85,8 @@ impl FromStr for Witnessed {
             Some((epoch, seq)) => (Some(epoch.parse()?), seq),
             None => (None, before),
         };
-        let seq = seq.parse().map_err(|_| refused())?;
+        // Place 0 is before every record: each of them would contain it.
+        let seq = seq.parse::<u64>().ok().filter(|seq| *seq > 0).ok_or_else(refused)?;
         Ok(Self { epoch, seq: Seq(seq), hash: hash.parse()? })
     }
 }
@@ -355,7 +356,9 @@ mod tests {
         assert!(format!("7:{hash}").parse::<Witnessed>().is_ok());
         assert!(format!("{epoch}:7:{hash}").parse::<Witnessed>().is_ok());
         assert!(format!("{hash}:7:{epoch}").parse::<Witnessed>().is_err());
-        for bad in ["", "7", ":", "7:", &hash, &format!("-1:{hash}"), &format!("7:{hash}0")] {
+        let numbers = [format!("-1:{hash}"), format!("0:{hash}"), format!("7:{hash}0")];
+        let numbers = numbers.iter().map(String::as_str);
+        for bad in ["", "7", ":", "7:", &hash].into_iter().chain(numbers) {
             assert!(bad.parse::<Witnessed>().is_err(), "{bad}");
         }
     }
