@@ -183,12 +183,18 @@ async fn status_is_drawn_in_place_and_outlives_its_broker() {
     let agent = Agent::new(&world, "agent/refunds").await;
     agent.ask("read orders/prod/o-17", None).await;
     watching.shows("the request", |page| page.contains("pending       1, the oldest for"));
+    let again = |page: &str| {
+        !page.contains("no answer") && page.contains("pending       1, the oldest for")
+    };
+    let broker = Pid::from_child(world.process());
+    kill_process(broker, Signal::STOP).unwrap();
+    watching.shows("that it hangs", |page| page.contains("did not answer within 2 s"));
+    kill_process(broker, Signal::CONT).unwrap();
+    watching.shows("it again", again);
     world.kill();
     watching.shows("that nobody answers", |page| page.contains("no answer at "));
     world.serve();
-    watching.shows("the broker again", |page| {
-        !page.contains("no answer") && page.contains("pending       1, the oldest for")
-    });
+    watching.shows("the broker again", again);
     let page = watching.terminal().text();
     for once in ["broker  ", "log  ", "authority  ", "no gateway follows", "Ctrl-C ends this"] {
         assert_eq!(lines(&page, once), 1, "{once}: {page}");

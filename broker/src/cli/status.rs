@@ -33,7 +33,7 @@ pub struct ShowStatus {
 
 /// How often the page on the wall is drawn.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
-/// How long one broker of several may take to answer.
+/// How long a broker may take to answer: one that hangs must not look like one that is well.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A journal that did not confirm its head for so long is told in red.
 const LATE_MS: i64 = 5_000;
@@ -73,20 +73,22 @@ impl ShowStatus {
 }
 
 async fn look(context: &Context, session: &Session) -> Result<Seen, Refused> {
-    let each = session.each();
-    let one = ask(session.channel());
-    let all = each.into_iter().map(async |(address, channel)| {
-        let late = Status::new(Code::DeadlineExceeded, "no answer within 2 s");
-        let answer = tokio::time::timeout(PATIENCE, ask(channel)).await;
-        (address, answer.unwrap_or(Err(late)))
+    let all = session.each().into_iter();
+    let all = all.map(async |(address, channel)| (address, ask(channel).await));
+    let (one, each) = tokio::join!(ask(session.channel()), join_all(all));
+    let status = one.or_else(|failed| {
+        // Where this one does not answer, another tells as much.
+        let other = each.iter().find_map(|(_, answer)| answer.as_ref().ok());
+        other.cloned().ok_or_else(|| context.status(failed))
     });
-    let (status, each) = tokio::join!(one, join_all(all));
-    Ok(Seen { status: status.map_err(|status| context.status(status))?, each })
+    Ok(Seen { status: status?, each })
 }
 
 async fn ask(channel: Channel) -> Result<GetStatusResponse, Status> {
-    let asked = OperatorServiceClient::new(channel).get_status(v1::GetStatusRequest {}).await;
-    Ok(asked?.into_inner())
+    let mut broker = OperatorServiceClient::new(channel);
+    let asked = tokio::time::timeout(PATIENCE, broker.get_status(v1::GetStatusRequest {})).await;
+    let late = |_| Status::new(Code::DeadlineExceeded, "the broker did not answer within 2 s");
+    Ok(asked.map_err(late)??.into_inner())
 }
 
 fn text(Seen { status, each }: &Seen) -> String {
