@@ -1,6 +1,7 @@
 //! Token-signing keys: what there is, one more, one less, one taken back. The trust root signs
 //! here and nowhere else; it is read from its file and never kept.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -199,7 +200,7 @@ impl Rotate {
             context.console.result(text, || json!({ "key": id.0, "listed": false, "add": add }));
             return Ok(());
         };
-        let statement = signed_anew(&config.dir, &root, |keys| keys.extend([(id, listed)]));
+        let statement = signed_anew(&config.dir, &root, |keys| change(keys, [(id, listed)], &[]));
         let statement = statement.map_err(refused)?;
         let version = statement.version;
         let text = || {
@@ -225,7 +226,7 @@ pub(super) fn rotate(config: &Config, root: &NumberedKey, days: u32) -> Result<K
     let (_, statement) = read_statement(&config.dir)?;
     let key = made(config, &statement, days)?;
     let listed = ListedKey { public: key.public(), not_after: key.not_after() };
-    signed_anew(&config.dir, root, |keys| keys.extend([(key.id(), listed)]))?;
+    signed_anew(&config.dir, root, |keys| change(keys, [(key.id(), listed)], &[]))?;
     Ok(key.id())
 }
 
@@ -249,10 +250,7 @@ impl Sign {
     fn run(self, context: &Context) -> Result<(), Refused> {
         let Self { root, dir, add, drop } = self;
         let root = NumberedKey::read(&root).map_err(refused)?;
-        let statement = signed_anew(&dir, &root, |keys| {
-            keys.retain(|key, _| !drop.contains(&key.0));
-            keys.extend(add);
-        });
+        let statement = signed_anew(&dir, &root, |keys| change(keys, add, &drop));
         let statement = statement.map_err(refused)?;
         let keys: Vec<u32> = statement.token_keys.keys().map(|key| key.0).collect();
         let (version, dir) = (statement.version, dir.display());
@@ -274,16 +272,37 @@ impl Sign {
 fn signed_anew(
     dir: &Path,
     root: &NumberedKey,
-    change: impl FnOnce(&mut std::collections::BTreeMap<KeyId, ListedKey>),
+    change: impl FnOnce(&mut BTreeMap<KeyId, ListedKey>) -> Result<(), Invalid>,
 ) -> Result<Statement, KeysError> {
     let (signed, _) = read_signed(dir)?;
     let before = signed.verify(&root.public()?)?;
     let now = SystemClock.now();
     let mut next = Statement { version: before.version.saturating_add(1), ..before };
+    change(&mut next.token_keys)?;
     next.token_keys.retain(|_, key| now < key.not_after);
-    change(&mut next.token_keys);
     write_statement(dir, &next.sign(&root.signing)?)?;
     Ok(next)
+}
+
+/// Drops keys that are listed, then lists others. A number stays that of its key: under another one
+/// all that it signed would be refused, by a slip of the hand.
+fn change(
+    keys: &mut BTreeMap<KeyId, ListedKey>,
+    add: impl IntoIterator<Item = (KeyId, ListedKey)>,
+    drop: &[u32],
+) -> Result<(), Invalid> {
+    for key in drop {
+        if keys.remove(&KeyId(*key)).is_none() {
+            return Err(Invalid::new("drop", format!("must be a key that is listed, not {key}")));
+        }
+    }
+    for (key, listed) in add {
+        if keys.insert(key, listed).is_some_and(|before| before != listed) {
+            let rule = format!("must not be another key under the number {key}: it is listed");
+            return Err(Invalid::new("add", rule));
+        }
+    }
+    Ok(())
 }
 
 fn to_add(text: &str) -> Result<(KeyId, ListedKey), String> {
@@ -347,4 +366,29 @@ pub(super) enum KeysError {
     File(#[from] dayfly_agent::files::FileError),
     #[error(transparent)]
     Untrusted(#[from] dayfly_verifier::trust::Untrusted),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_stays_that_of_its_key_and_only_what_is_listed_is_dropped() {
+        let listed = |seed: u8| {
+            let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]).verifying_key();
+            let public = dayfly_verifier::holder::HolderKey::from_slice(key.as_bytes()).unwrap();
+            ListedKey { public, not_after: Timestamp::from_secs(1_800_000_000).unwrap() }
+        };
+        let changed = |add: Option<(u32, u8)>, drop: &[u32]| {
+            let mut keys = BTreeMap::from([(KeyId(1), listed(1))]);
+            let add = add.map(|(key, seed)| (KeyId(key), listed(seed)));
+            change(&mut keys, add, drop).map(|()| keys.keys().map(|key| key.0).collect::<Vec<_>>())
+        };
+        assert_eq!(changed(Some((2, 2)), &[]).unwrap(), [1, 2]);
+        assert_eq!(changed(Some((2, 2)), &[1]).unwrap(), [2]);
+        assert_eq!(changed(Some((1, 1)), &[]).unwrap(), [1]);
+        assert_eq!(changed(Some((1, 3)), &[1]).unwrap(), [1], "it was said");
+        changed(Some((1, 3)), &[]).unwrap_err();
+        changed(None, &[7]).unwrap_err();
+    }
 }
