@@ -1,5 +1,7 @@
 //! `dayfly revoke` by every name that something held can be taken back by, against a gateway.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use dayfly_verifier::holder::HolderKey;
@@ -121,4 +123,26 @@ async fn an_instance_that_opted_out_is_listed_after_the_broker_has_restarted() {
     assert_eq!(revoked.status.code(), Some(20), "{revoked:?}");
     let told = String::from_utf8_lossy(&revoked.stdout);
     assert!(told.contains("loose silent") && told.contains("nothing bounds it"), "{revoked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_whose_broker_is_lost_is_told_to_be_on_record() {
+    let mut world = World::start("");
+    let agent = Agent::new(&world, "agent/support").await;
+    agent.reading(&world).await;
+    world.kill();
+    // From here on it waits for those who followed the process before.
+    world.serve();
+    let olga = world.identity("person/olga");
+    let mut revoking = world.command(Some(&olga), &["revoke", "--task", "case-7", "--wait"], &[]);
+    let mut revoking = revoking.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(revoking.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let recorded = lines.find(|line| line.contains("revoked as entry ")).unwrap();
+    lines.find(|line| line.contains("before the broker's start")).unwrap();
+    world.kill();
+    let ended = revoking.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(20), "{ended:?}");
+    let entry = recorded.split([' ', ':']).nth(3).unwrap();
+    let told = String::from_utf8(ended.stdout).unwrap();
+    assert!(told.contains(&format!("it stands as entry {entry};")), "{recorded}: {told}");
 }

@@ -143,8 +143,15 @@ pub(super) async fn hold_everywhere(
     started: Duration,
     said: Json,
 ) -> Result<(), Refused> {
-    let last = watch(context, client, seq, started).await?;
-    finish(&context.console, &last, seq, said, started)
+    match watch(context, client, seq, started).await {
+        Ok(last) => finish(&context.console, &last, seq, said, started),
+        // That it is on record is known, whatever became of the watching.
+        Err(refused) => {
+            let text = || format!("it stands as entry {seq}; how far it holds is not known");
+            context.console.result(text, || said);
+            Err(refused.next("see `dayfly status` for what each gateway enforces"))
+        }
+    }
 }
 
 fn ended(grants: &[String], seq: u64) -> String {
