@@ -239,8 +239,8 @@ pub fn token_keys(
 pub fn configuration(trust_domain: &str, listen: &Listen) -> String {
     let Listen { broker, join, http } = listen;
     format!(
-        "# The configuration of a Dayfly broker. Any field can be set by the environment, too:\n\
-         # DAYFLY_LISTEN_BROKER for `broker` under [listen].\n\
+        "# The configuration of a Dayfly broker. The environment goes over what is under [listen]\n\
+         # and [log]: DAYFLY_LISTEN_BROKER for `broker`.\n\
          trust_domain = \"{trust_domain}\"\n\
          \n\
          [listen]\n\
