@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use dayfly_agent::render::visible;
 use dayfly_agent::session::OpenError;
 use dayfly_proto::v1;
 use dayfly_proto::v1::audit_service_client::AuditServiceClient;
@@ -16,7 +17,7 @@ use super::audit_line::line;
 use super::exit::{Exit, Refused};
 use super::query::Query;
 use super::{Context, block_on};
-use crate::core::event::Head;
+use crate::core::event::{Entry, Head};
 use crate::core::state::State;
 use crate::journal::{Journal as _, JournalError, Replay, Sqlite, decode};
 
@@ -171,11 +172,7 @@ impl Tail {
 pub(super) fn show(context: &Context, entries: &[(Head, Arc<[u8]>)]) {
     for (head, bytes) in entries {
         context.console.result(
-            || match decode(head.seq, bytes) {
-                Ok(entry) => line(head, &entry),
-                // Shown, not hidden: but nothing of what it says is believed.
-                Err(error) => format!("{:>6}  unreadable: {error}", head.seq),
-            },
+            || told(head, decode(head.seq, bytes)),
             || {
                 json!({
                     "seq": head.seq.0, "epoch": head.epoch.to_string(),
@@ -183,6 +180,15 @@ pub(super) fn show(context: &Context, entries: &[(Head, Arc<[u8]>)]) {
                 })
             },
         );
+    }
+}
+
+/// An entry in one line. What cannot be read is shown, not hidden: but nothing of what it says is
+/// believed.
+fn told(head: &Head, read: Result<Entry, JournalError>) -> String {
+    match read {
+        Ok(entry) => line(head, &entry),
+        Err(error) => visible(&format!("{:>6}  unreadable: {error}", head.seq), false),
     }
 }
 
@@ -348,6 +354,14 @@ mod tests {
             check.push(head, bytes.clone()).unwrap();
         }
         assert_eq!(check.finish(), Ok(*log.last().unwrap().head()));
+    }
+
+    #[test]
+    fn a43_what_an_unreadable_entry_holds_stays_in_its_line() {
+        let rule = "is not an entry: unknown field `\n\u{1b}[2J\u{202e}`".to_owned();
+        let shown = told(&Head::ORIGIN, Err(JournalError::Corrupt { seq: Seq(0), rule }));
+        assert!(shown.contains("unreadable") && shown.contains("[2J"), "{shown}");
+        assert_eq!(shown.chars().find(|c| c.is_control() || *c == '\u{202e}'), None, "{shown:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
+use dayfly_agent::render::visible;
 use serde_json::Value as Json;
 
 use super::exit::{Exit, Refused};
@@ -112,7 +113,9 @@ impl Console {
         let mut err = anstream::stderr().lock();
         let written = match self.format {
             Format::Text => {
-                writeln!(err, "{BAD}error:{BAD:#} {error:#}").and_then(|()| match next {
+                // It may hold what a broker said, and that what somebody wrote.
+                let error = visible(&format!("{error:#}"), false);
+                writeln!(err, "{BAD}error:{BAD:#} {error}").and_then(|()| match next {
                     Some(step) => writeln!(err, "{STRONG}next:{STRONG:#}  {step}"),
                     None => Ok(()),
                 })
@@ -207,13 +210,14 @@ fn control(sequence: &str) {
     finish(io::stdout().flush());
 }
 
-/// Rows under a head, in columns; cells must be free of control characters.
+/// Rows under a head, in columns. What moves the cursor, or shows nothing, is shown as its code.
 #[must_use]
 pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head.iter().map(|title| title.to_uppercase()));
-    table.add_rows(rows);
+    let shown = |row: Vec<String>| row.iter().map(|cell| visible(cell, false)).collect::<Vec<_>>();
+    table.add_rows(rows.into_iter().map(shown));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -222,3 +226,18 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 
 /// What is told to a person beside the result: nobody else waits for it.
 fn finish(_written: io::Result<()>) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a43_what_a_cell_holds_stays_in_its_cell() {
+        let hostile = "a\nb\r\u{1b}[2J\u{202e}\u{2028}\0\u{85}\u{9b}x".to_owned();
+        let shown = table(&["one", "two"], vec![vec![hostile, "next".to_owned()]]);
+        assert_eq!(shown.lines().count(), 2, "{shown:?}");
+        assert!(shown.contains("[2J") && shown.contains("x  next"), "it is shown: {shown}");
+        let bad = |c: &char| (c.is_control() && *c != '\n') || "\u{202e}\u{2028}".contains(*c);
+        assert_eq!(shown.chars().find(bad), None, "{shown:?}");
+    }
+}

@@ -153,15 +153,14 @@ fn text(requests: &[v1::AccessRequest]) -> String {
     let head = ["id", "left", "workload", "what", "why", "approvals"];
     let rows = requests.iter().map(|request| {
         let why = format!("{}, task {}", request.purpose, request.task);
-        let cells = [
-            request.grant_id.chars().take(SHORT_ID).collect(),
+        vec![
+            request.grant_id.chars().take(SHORT_ID).collect::<String>(),
             left(request, now),
             request.workload.clone(),
             what(request.scope.as_ref()),
             why,
             approvals(request),
-        ];
-        cells.map(|cell: String| visible(&cell, false)).to_vec()
+        ]
     });
     table(&head, rows.collect())
 }
