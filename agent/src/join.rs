@@ -74,14 +74,19 @@ impl fmt::Debug for JoinString {
 }
 
 /// Trades `string` for an identity at the join address of a broker (`host:port`), and keeps it in
-/// the directory `dir`, which must not hold one yet.
+/// the directory `dir`, which must hold none, or one that has ended.
 pub async fn join(
     string: &JoinString,
     address: &str,
     dir: &Path,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<Identity>, OpenError> {
-    let dir = IdentityDir::create(dir)?;
+    let there = IdentityDir::open(dir).and_then(|dir| Ok((dir.load()?, dir)));
+    let dir = match there {
+        // What was asked for under it stays where it is.
+        Ok((identity, dir)) if identity.until() <= clock.now() => dir,
+        Ok(_) | Err(_) => IdentityDir::create(dir)?,
+    };
     let key = NewKey::generate()?;
     let tls = connect_pinned(string.bundle, &clock)
         .map_err(|error| OpenError::Tls(address.to_owned(), error))?;

@@ -159,7 +159,7 @@ fn paste(dev: &Dev) {
 }
 
 /// Puts an identity into `dir` that is over by an hour.
-fn outdate(broker: &Path, id: &str, dir: &Path) {
+pub(crate) fn outdate(broker: &Path, id: &str, dir: &Path) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let long_ago = SystemClock.now().minus(Duration::from_secs(2 * 60 * 60));
     let key = NewKey::generate().unwrap();

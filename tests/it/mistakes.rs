@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::world::World;
+use crate::dev::outdate;
+use crate::world::{SHOP, World};
 
 const GATEWAY: &str = "spiffe://shop.test/gateway/orders";
 const NOBODY: &str = "01a204b5-0000-7000-8000-000000000000";
@@ -113,6 +114,30 @@ fn who_and_what_is_missing_is_named() {
     }
     let config = world.config();
     told(&world, None, &["probe", "--config", config.to_str().unwrap()], 20, "is not well");
+}
+
+#[test]
+fn an_identity_that_ran_out_is_joined_anew_in_its_place_and_a_good_one_is_kept() {
+    let mut world = World::start("");
+    let (id, dir) = (format!("{SHOP}/person/ana"), world.identity("person/ana"));
+    let join = |world: &World| {
+        let invited = world.dayfly(None, &["invite", &id, "--config"], &[&world.config()]);
+        let (string, at) = (String::from_utf8(invited.stdout).unwrap(), world.join_address());
+        let args = ["join", string.trim(), "--broker", &at.to_string()];
+        world.dayfly(Some(&dir), &args, &[])
+    };
+    let refused = join(&world);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(64), "{said}");
+    assert!(said.contains("already holds an identity") && said.contains("svid.pem"), "{said}");
+    world.kill();
+    outdate(&world.path("broker"), &id, &dir);
+    world.serve();
+    let over = world.run("person/ana", &["pending"]);
+    assert_eq!(over.status.code(), Some(64), "{over:?}");
+    let joined = join(&world);
+    assert_eq!(joined.status.code(), Some(0), "{joined:?}");
+    assert_eq!(world.run("person/ana", &["pending"]).status.code(), Some(0));
 }
 
 #[test]

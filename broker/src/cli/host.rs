@@ -76,7 +76,8 @@ pub struct Invite {
 
 /// Trade a join string for an identity, and keep it in the identity directory.
 ///
-/// The key is made here and never leaves the directory. An identity lives an hour; every command
+/// The key is made here and never leaves the directory, which must hold no identity yet, or one
+/// that has ended. An identity lives an hour; every command
 /// renews it in the second half of its life, and `--stay` keeps it renewed.
 #[derive(Debug, Args)]
 pub struct Join {

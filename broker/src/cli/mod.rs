@@ -190,9 +190,22 @@ impl Context {
         let join = "ask an operator for `dayfly invite`, then `dayfly join STRING --broker ADDR`";
         match &error {
             OpenError::Identity(identity) => {
-                let missing = matches!(**identity, IdentityError::Missing(_));
+                let next = match &**identity {
+                    IdentityError::Missing(_) => Some(join.to_owned()),
+                    IdentityError::Taken(dir) => {
+                        let svid = dir.join("svid.pem");
+                        let remove = format!("to join anew, remove `{}`", svid.display());
+                        Some(format!("name another one with --identity; {remove}"))
+                    }
+                    IdentityError::File(_)
+                    | IdentityError::Invalid { .. }
+                    | IdentityError::Key(_) => None,
+                };
                 let refused = Refused::new(Exit::Config, error);
-                if missing { refused.next(join) } else { refused }
+                match next {
+                    Some(next) => refused.next(next),
+                    None => refused,
+                }
             }
             OpenError::Ended(..) | OpenError::Refused(..) => {
                 Refused::new(Exit::Config, error).next(join)
