@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use dayfly_agent::join::{JoinString, join};
-use dayfly_agent::session::{OpenError, Session};
+use dayfly_agent::session::Session;
 use dayfly_agent::tls::Identity;
 use dayfly_proto::v1::CreateJoinRequest;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
@@ -196,7 +196,7 @@ async fn as_operator(context: &Context, id: &SpiffeId) -> Result<(String, Timest
     let session = context.session().await?;
     let request = CreateJoinRequest { spiffe_id: id.to_string() };
     let answer = OperatorServiceClient::new(session.channel()).create_join(request).await;
-    let answer = answer.map_err(|status| context.refused(OpenError::from_status(status)))?;
+    let answer = answer.map_err(|status| context.status(status))?;
     let answer = answer.into_inner();
     let until = u64::try_from(answer.expires_at_ms).ok().and_then(|ms| Timestamp::from_ms(ms).ok());
     let until = until.ok_or_else(|| {

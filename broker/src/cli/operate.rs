@@ -1,7 +1,7 @@
 //! What operators look at while the broker runs: who holds what.
 
 use clap::Args;
-use dayfly_agent::session::OpenError;
+use dayfly_agent::errors::{Error, Reason};
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::{self, Standing};
 use dayfly_verifier::id::TaskId;
@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 
 use super::exit::Refused;
 use super::when::time_of_ms;
-use super::{Context, block_on};
+use super::{Context, NOT_FOR_YOU, block_on, case};
 
 /// List grants: the live ones and the requests that wait, or all that is remembered.
 #[derive(Debug, Args)]
@@ -36,8 +36,20 @@ impl Context {
         Ok(OperatorServiceClient::new(self.session().await?.channel()))
     }
 
+    /// How a command of an operator ends whose call was refused, or failed. What the broker
+    /// refused in words of its own never ends like what could not be asked.
     pub(super) fn status(&self, status: Status) -> Refused {
-        self.refused(OpenError::from_status(status))
+        let error = match Error::from(status) {
+            Error::CouldNotAsk(error) => return self.refused(error),
+            error @ (Error::Refused(_)
+            | Error::Ended(_)
+            | Error::StillPending
+            | Error::Invalid(_)
+            | Error::File(_)) => error,
+        };
+        let hidden = matches!(error.reason(), Some(Reason::NotFound | Reason::NotAllowed));
+        let refused = case::refused(self, error);
+        if hidden { refused.next(NOT_FOR_YOU) } else { refused }
     }
 }
 
@@ -105,4 +117,29 @@ fn grant_json(request: &v1::AccessRequest) -> Json {
         "uses": request.terms.as_ref().map(|terms| terms.uses).filter(|uses| *uses > 0),
         "uses_spent": request.terms.as_ref().map(|terms| terms.uses_spent),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::status::denial;
+    use crate::cli::console::{Console, Format};
+    use crate::cli::exit::Exit;
+    use crate::core::denial::{Denial, Limited};
+
+    #[test]
+    fn what_is_refused_does_not_end_like_what_could_not_be_asked() {
+        let context = Context { console: Console { format: Format::Text }, identity: None };
+        for (refusal, exit) in [
+            (Denial::LimitReached(Limited::Locks), Exit::Denied),
+            (Denial::UnsignedBundle, Exit::Denied),
+            (Denial::NotAllowed, Exit::Denied),
+            (Denial::IdReused, Exit::Usage),
+        ] {
+            let refused = context.status(denial(&refusal));
+            assert_eq!(refused.exit, exit, "{refusal:?}");
+            assert!(refused.step().is_some(), "{refusal:?}");
+        }
+        assert_eq!(context.status(Status::unavailable("gone")).exit, Exit::Unavailable);
+    }
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use dayfly_agent::session::OpenError;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::{ApplyBundleRequest, ApplyBundleResponse, BundleFile, DriftedGrant};
 use dayfly_verifier::id::{PersonId, Purpose, TaskId};
@@ -283,7 +282,7 @@ impl Apply {
             ApplyBundleRequest { files: files.collect(), signatures: Vec::new(), dry_run };
         let mut client = OperatorServiceClient::new(session.channel());
         let answer = client.apply_bundle(request).await;
-        let answer = answer.map_err(|status| context.refused(OpenError::from_status(status)))?;
+        let answer = answer.map_err(|status| context.status(status))?;
         let ApplyBundleResponse { bundle_digest, head, drifted } = answer.into_inner();
         if bundle_digest != bundle.digest().to_string() {
             let error = anyhow::anyhow!("the broker speaks of another bundle: {bundle_digest}");
