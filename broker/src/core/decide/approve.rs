@@ -3,6 +3,7 @@
 use dayfly_verifier::id::{GrantId, PersonId};
 use dayfly_verifier::time::Timestamp;
 
+use super::exchange::holdable;
 use super::{Asked, Decided, bundle, current, grounds, invalid};
 use crate::core::case::{Case, Grant, Standing};
 use crate::core::command::Foreseen;
@@ -34,6 +35,7 @@ pub(super) fn approve(
     }
     in_time(asked, decision)?;
     let terms = terms_with(&asked.state.directory, case, decision, asked.now)?;
+    holdable(&case.request, &terms.scope)?;
     asked.unlocked(asked.state.lock_on_decider(name, &case.request, asked.now))?;
     current(verdict, asked.basis_of(case))?;
 

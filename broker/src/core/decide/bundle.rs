@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dayfly_verifier::request::Request;
 
+use super::exchange::holdable;
 use super::{Asked, Decided, current, grounds};
 use crate::core::case::{Case, Stage};
 use crate::core::command::Application;
@@ -90,6 +91,7 @@ fn grant_now(asked: &Asked<'_>, directory: &Directory, case: &Case) -> Option<Ev
     let met = quorum::met(case.requirement(), directory, people);
     let approvals = grounds::approvals(directory, case);
     let terms = quorum::terms(&case.request, approvals, asked.now).ok()?;
+    holdable(&case.request, &terms.scope).ok()?;
     let locked = asked.state.lock_on(&case.request, &terms.scope, asked.now).is_some();
     (room && met && !locked).then(|| Event::Granted { grant: case.grant_id(), terms })
 }

@@ -1,8 +1,11 @@
 //! Exchanging a grant for a token.
 
-use dayfly_verifier::claims::Claims;
-use dayfly_verifier::id::KeyId;
+use dayfly_verifier::claims::{Claims, Record};
+use dayfly_verifier::id::{GrantId, KeyId, RequestDigest, Seq, TokenId};
+use dayfly_verifier::request::Request;
+use dayfly_verifier::scope::Scope;
 use dayfly_verifier::time::Timestamp;
+use dayfly_verifier::wire;
 
 use super::{Asked, Decided, current, grounds, invalid};
 use crate::core::case::{Case, Grant, Standing, Token};
@@ -111,6 +114,30 @@ fn claims(
         counted: terms.uses.is_some(),
         key,
     })
+}
+
+/// Refuses what no token can hold, before anybody approves it: nothing could be exchanged for it.
+pub(super) fn holdable(request: &Request, scope: &Scope) -> Result<(), Denial> {
+    // What is not known yet is of one length, or here as long as it gets.
+    let issued_at = request.filed_at.floor_to_second();
+    let longest = Claims {
+        token: TokenId::new([0; 16]),
+        grant: GrantId::new([0; 16]),
+        request: RequestDigest::new([0; 32]),
+        task: request.task.clone(),
+        subject: request.workload.clone(),
+        principal: request.principal.clone(),
+        audience: request.audience.clone(),
+        scope: scope.clone(),
+        holder: request.holder(),
+        issued_at,
+        expires_at: issued_at.plus(MAX_TOKEN_LIFE),
+        online: true,
+        counted: true,
+        key: KeyId(u32::MAX),
+    };
+    let record = Record { epoch: request.epoch, seq: Seq(i64::MAX.unsigned_abs()) };
+    wire::fits(&longest, &record).map_err(Denial::Invalid)
 }
 
 /// The key that would sign and its end, if the log lists it so. One that was taken away by now is

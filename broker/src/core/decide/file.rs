@@ -8,6 +8,7 @@ use dayfly_verifier::dossier::MAX_CANONICAL_BYTES;
 use dayfly_verifier::request::{ConfirmBy, Request, Requirement};
 use dayfly_verifier::time::Timestamp;
 
+use super::exchange::holdable;
 use super::{Asked, Decided, current, grounds, invalid};
 use crate::core::case::{Case, Stage};
 use crate::core::command::Filing;
@@ -38,6 +39,7 @@ pub(super) fn file(asked: &Asked<'_>, filing: &Filing, verdict: &Verdict) -> Dec
     if request.canonical().len() > MAX_CANONICAL_BYTES {
         return Err(invalid("request", "is too long to be shown in full"));
     }
+    holdable(&request, &request.scope)?;
     if asked.state.remembered(asked.caller, asked.now) >= MAX_REQUESTS {
         return Err(Denial::LimitReached(Limited::Requests));
     }

@@ -1,5 +1,8 @@
 //! What is recorded of one workload is bounded, whatever policy says of it.
 
+use std::collections::BTreeSet;
+
+use dayfly_verifier::request::Narrowing;
 use dayfly_verifier::scope::{Constraint, Limit, Scope, Value};
 
 use super::world::*;
@@ -91,6 +94,36 @@ fn what_is_too_long_is_not_recorded_as_refused_either() {
     let long = refused(&mut world, &filing);
     assert!(matches!(long, Err(Denial::Invalid(invalid)) if invalid.field == "request"));
     assert_eq!(world.state.head, head);
+}
+
+/// Nobody approves what no token could be given for: neither as it is filed, nor as it is narrowed.
+#[test]
+fn what_no_token_can_hold_is_neither_filed_nor_granted() {
+    let mut world = World::new();
+    let long = |n: u32| right(&format!("read db/{n}/{}", "x".repeat(240)));
+    let is_too_long =
+        |denial: &Denial| matches!(denial, Denial::Invalid(invalid) if invalid.field == "scope");
+    let (head, mut filing) = (world.state.head, world.filing());
+    filing.scope = Scope::new((0..16).map(long), []).unwrap();
+    for approvals in [&[][..], &[("dba", 1)]] {
+        let filed = world.file("agent/a", &filing, &requirement(approvals));
+        assert!(filed.is_err_and(|denial| is_too_long(&denial)));
+    }
+    assert!(refused(&mut world, &filing).is_err_and(|denial| is_too_long(&denial)));
+    assert_eq!(world.state.head, head);
+
+    filing.scope = Scope::new((0..10).map(long), []).unwrap();
+    let grant = world.file("agent/a", &filing, &requirement(&[("dba", 1)])).unwrap();
+    let order = |n: u32| Value::text(&format!("{n:0>100}")).unwrap();
+    let orders = Constraint {
+        argument: "order".parse().unwrap(),
+        limit: Limit::OneOf((0..32).map(order).collect()),
+    };
+    let narrowing = Narrowing { constraints: BTreeSet::from([orders]), ..Narrowing::default() };
+    let narrowed = world.approve_narrowed("ann", &grant, narrowing);
+    assert!(narrowed.is_err_and(|denial| is_too_long(&denial)));
+    world.approve("ann", &grant).unwrap();
+    assert!(world.state.case(&grant).unwrap().grant().is_some());
 }
 
 /// Each exchange that is answered with a token that was there is an entry, too.
