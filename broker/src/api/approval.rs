@@ -17,6 +17,7 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use futures_util::Stream;
 use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tonic::{Request, Response, Status};
 
 use super::ask::{Durable, judge};
@@ -31,6 +32,8 @@ use crate::core::state::State;
 use crate::journal::FreeText;
 use crate::policy::evaluate::{Question, evaluate};
 
+/// How long after one look at all that waits the next one comes, however fast the log moves.
+const BREATH: Duration = Duration::from_millis(50);
 /// The fewest characters by which a request may be named.
 const SHORTEST_PREFIX: usize = 4;
 
@@ -51,7 +54,9 @@ impl ApprovalService for Approval {
         let broker = Arc::clone(&self.0);
         // Marked seen before the state is read, so that what comes in between is not missed.
         let moved = broker.sequencer.moved();
-        let watch = Watch { broker, caller, once, moved, last: None };
+        let mut breath = interval(BREATH);
+        breath.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let watch = Watch { broker, caller, once, moved, breath, last: None };
         Ok(Response::new(Box::pin(futures_util::stream::unfold(Some(watch), Watch::next))))
     }
 
@@ -278,6 +283,7 @@ struct Watch {
     caller: Caller,
     once: bool,
     moved: watch::Receiver<Head>,
+    breath: Interval,
     last: Option<v1::WatchPendingResponse>,
 }
 
@@ -288,6 +294,7 @@ impl Watch {
     async fn next(watch: Option<Self>) -> Option<Step> {
         let mut watch = watch?;
         loop {
+            watch.breath.tick().await;
             watch.moved.mark_unchanged();
             let state = watch.broker.sequencer.state();
             let now = watch.broker.now(&state);

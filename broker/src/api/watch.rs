@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{Broker, render, status};
-use crate::core::case::Standing;
+use crate::core::case::{Case, Standing};
 use crate::core::denial::Denial;
 use crate::sequencer::{Failure, Fault};
 
@@ -40,21 +40,26 @@ type Tell = mpsc::Sender<Result<v1::WatchRequestResponse, Status>>;
 
 async fn follow(broker: &Broker, grant: &GrantId, tell: &Tell) -> Result<(), Status> {
     let mut moved = broker.sequencer.moved();
-    let mut last = None;
+    let (mut seen, mut last): (Option<Arc<Case>>, _) = (None, None);
     loop {
         moved.mark_unchanged();
         let state = broker.sequencer.state();
         let now = broker.now(&state);
-        let case = state.case(grant).ok_or_else(|| status::denial(&Denial::NotFound))?;
-        let request = render::case(case, now);
-        if last.as_ref() != Some(&request) {
-            let change = v1::WatchRequestResponse { request: Some(request.clone()) };
-            if tell.send(Ok(change)).await.is_err() {
-                return Ok(());
+        let case = state.cases.get(grant).ok_or_else(|| status::denial(&Denial::NotFound))?;
+        let pending = case.standing(now) == Standing::Pending;
+        // Most of what moves the log is about others, and wakes all who wait.
+        if !pending || seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, case)) {
+            seen = Some(Arc::clone(case));
+            let request = render::case(case, now);
+            if last.as_ref() != Some(&request) {
+                let change = v1::WatchRequestResponse { request: Some(request.clone()) };
+                if tell.send(Ok(change)).await.is_err() {
+                    return Ok(());
+                }
+                last = Some(request);
             }
-            last = Some(request);
         }
-        if case.standing(now) != Standing::Pending {
+        if !pending {
             return Ok(());
         }
         let due = case.due().map_or(Duration::ZERO, |due| due.since(now)).max(AT_LEAST);
