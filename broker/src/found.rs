@@ -101,6 +101,8 @@ impl Founding {
         }
         broker_id(trust_domain, None)?;
         let bundle = Bundle::load(bundle_files).map_err(FoundError::Bundle)?;
+        let operable = bundle.directory().operable();
+        operable.map_err(|invalid| FoundError::Bundle(vec![invalid]))?;
         let now = clock.now();
         let not_after = now.plus(KEY_LIFE).floor_to_second();
         files::private_dir(dir)?;

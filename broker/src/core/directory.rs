@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dayfly_verifier::id::{GroupId, PersonId};
+use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::request::SignerKey;
 use dayfly_verifier::spiffe::{SpiffeId, SpiffePattern};
 
@@ -72,6 +73,16 @@ pub enum Party {
 }
 
 impl Directory {
+    /// Refuses one without an operator, which could never be mended: there would be nobody left to
+    /// apply another bundle, nor to revoke.
+    pub fn operable(&self) -> Result<(), Invalid> {
+        let mut people = self.people.values();
+        if people.any(|person| person.roles.contains(&Role::Operator)) {
+            return Ok(());
+        }
+        Err(Invalid::new("people.toml", "must give at least one person the role of operator"))
+    }
+
     /// What `id` is. A person is never a workload; a gateway may ask for rights as a workload too,
     /// where a rule matches it.
     #[must_use]

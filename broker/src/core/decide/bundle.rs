@@ -21,6 +21,7 @@ pub(super) fn apply(asked: &Asked<'_>, application: &Application) -> Decided {
     if asked.state.bundle == Some(*bundle) {
         return Ok((actor, Vec::new()));
     }
+    directory.operable().map_err(Denial::Invalid)?;
     let admins = asked.state.directory.people.iter().filter(|(name, person)| {
         person.roles.contains(&Role::PolicyAdmin)
             && !person.keys.is_disjoint(signers)

@@ -313,6 +313,20 @@ fn only_operators_revoke_and_absent_is_not_found() {
 }
 
 #[test]
+fn a_bundle_leaves_somebody_who_can_apply_the_next_one() {
+    let (mut world, mut other) = (World::new(), directory());
+    let permitted = |required: &_| Outcome::Permitted(Clone::clone(required));
+    for person in other.people.values_mut() {
+        person.roles.remove(&crate::core::directory::Role::Operator);
+    }
+    is_invalid(world.apply(2, &other, permitted), "people.toml");
+    // It may be another one than the one who applies it.
+    let roles = &mut other.people.get_mut(&person("ann")).unwrap().roles;
+    roles.insert(crate::core::directory::Role::Operator);
+    assert!(world.apply(2, &other, permitted).is_ok());
+}
+
+#[test]
 fn a_bundle_needs_its_signatures_a_present_base_and_a_word_on_all_that_is_open() {
     let mut demanding = directory();
     demanding.bundle_signatures = 1;
