@@ -214,7 +214,8 @@ fn within(question: &Question<'_>, demand: &Demand) -> Result<(), Refusal> {
 #[must_use]
 pub fn default_uses(bundle: &Bundle, scope: &Scope) -> Option<NonZeroU32> {
     let destructive = scope.rights().any(|right| {
-        let mut points = bundle.resources.points(&right.resource);
+        // A right that reaches more of them is refused, whatever they are.
+        let mut points = bundle.resources.points(&right.resource).take(MAX_POINTS);
         points.any(|point| point.is_destructive(&right.operation))
     });
     destructive.then_some(NonZeroU32::MIN)
