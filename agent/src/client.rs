@@ -33,7 +33,7 @@ use crate::convert::time;
 use crate::errors::Error;
 use crate::grant::{Grant, NotDone};
 use crate::held::Held;
-use crate::session::Session;
+use crate::session::{MAX_ANSWER_BYTES, Session};
 use crate::ticket::{Ask, Ticket, fill};
 
 /// How long a call is sent again while nobody answers, unless told otherwise.
@@ -121,7 +121,8 @@ impl Client {
             Way::Session(session) => session.way(),
             Way::Channel(channel, _) => (0, channel.clone()),
         };
-        (AccessServiceClient::new(channel), number)
+        let service = AccessServiceClient::new(channel);
+        (service.max_decoding_message_size(MAX_ANSWER_BYTES), number)
     }
 
     /// Nobody answered on the way of this number: takes another one, where there is one.

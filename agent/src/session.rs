@@ -28,6 +28,8 @@ use tonic::{Code, Status};
 use crate::identity::{IdentityDir, IdentityError, Keep};
 use crate::tls::{Identity, Live, no_name};
 
+/// The longest answer that is read of a broker: what it lists may be long.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// How long connecting to one address may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a broker may take to renew an identity.

@@ -33,7 +33,8 @@ pub(super) type Client = OperatorServiceClient<Channel>;
 
 impl Context {
     pub(super) async fn operator(&self) -> Result<Client, Refused> {
-        Ok(OperatorServiceClient::new(self.session().await?.channel()))
+        let client = OperatorServiceClient::new(self.session().await?.channel());
+        Ok(client.max_decoding_message_size(dayfly_agent::session::MAX_ANSWER_BYTES))
     }
 
     /// How a command of an operator ends whose call was refused, or failed. What the broker

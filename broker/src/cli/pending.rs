@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use dayfly_agent::errors::{Error, Reason, Refusal};
 use dayfly_agent::render::{self, Shown, visible};
-use dayfly_agent::session::Session;
+use dayfly_agent::session::{MAX_ANSWER_BYTES, Session};
 use dayfly_proto::v1::approval_service_client::ApprovalServiceClient;
 use dayfly_proto::v1::{self, Standing};
 use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
@@ -45,7 +45,7 @@ pub(super) type Client = ApprovalServiceClient<Channel>;
 
 /// A way to the broker, as a person.
 pub(super) fn client(session: &Session) -> Client {
-    ApprovalServiceClient::new(session.channel())
+    ApprovalServiceClient::new(session.channel()).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
 /// How a command ends whose call was refused, or failed.

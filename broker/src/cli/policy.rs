@@ -280,7 +280,8 @@ impl Apply {
         });
         let request =
             ApplyBundleRequest { files: files.collect(), signatures: Vec::new(), dry_run };
-        let mut client = OperatorServiceClient::new(session.channel());
+        let mut client = OperatorServiceClient::new(session.channel())
+            .max_decoding_message_size(dayfly_agent::session::MAX_ANSWER_BYTES);
         let answer = client.apply_bundle(request).await;
         let answer = answer.map_err(|status| context.status(status))?;
         let ApplyBundleResponse { bundle_digest, head, drifted } = answer.into_inner();
