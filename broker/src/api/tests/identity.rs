@@ -5,6 +5,7 @@ use dayfly_agent::join::JoinString;
 use dayfly_agent::svid::Side;
 use dayfly_proto::v1::identity_service_server::IdentityService as _;
 use dayfly_proto::v1::operator_service_server::OperatorService as _;
+use futures_util::FutureExt as _;
 use rustls_pki_types::CertificateDer;
 
 use super::*;
@@ -17,6 +18,15 @@ const AGENT: &str = "spiffe://shop.test/agent/a";
 impl World {
     fn identity(&self) -> Identity {
         Identity(self.broker.clone())
+    }
+
+    /// The one who was invited as [`AGENT`], half of their certificate's life later.
+    async fn joined(&self) -> v1::Svid {
+        let invite = v1::CreateJoinRequest { spiffe_id: AGENT.into() };
+        let invited = self.operator().create_join(self.by("olga", invite)).await.unwrap();
+        let svid = self.join(&invited.into_inner().join_string.parse().unwrap()).await.unwrap();
+        self.forward(30 * 60 * 1_000);
+        svid
     }
 
     async fn join(&self, string: &JoinString) -> Result<v1::Svid, Status> {
@@ -108,4 +118,22 @@ async fn with_the_clock_off_nobody_joins_or_renews_and_nothing_is_forgotten() {
     ahead(0);
     is_off(false).await;
     assert_eq!(world.renew(&svid).await.unwrap().generation, 2);
+}
+
+/// Whoever holds the stolen copy may hang up as soon as the fork is made.
+#[tokio::test]
+async fn a17_a_fork_is_on_record_however_early_its_call_is_cut() {
+    let world = World::new().await;
+    let svid = world.joined().await;
+    world.renew(&svid).await.unwrap();
+    let mut call = Box::pin(world.renew(&svid));
+    assert!((&mut call).now_or_never().is_none());
+    drop(call);
+    for _ in 0..500 {
+        if world.identities().await.iter().any(|(_, change)| *change == IdentityChange::Locked) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the lock is not on record");
 }
