@@ -289,7 +289,7 @@ pub struct Decision {
     pub answer: Answer,
     /// The reason, kept aside.
     pub reason: Option<TextDigest>,
-    /// When, by the clock of the one who decided.
+    /// When, by the clock of the one who signed; when it was recorded, where nobody did.
     pub at: Timestamp,
     /// What makes it theirs; `None` for a denial, which mutual TLS alone may carry.
     pub evidence: Option<Evidence>,

@@ -10,7 +10,7 @@ use super::world::*;
 use crate::core::case::Standing;
 use crate::core::command::Command;
 use crate::core::denial::{Denial, Limited};
-use crate::core::event::{Answer, Event, Target, TaskOutcome};
+use crate::core::event::{Answer, Decision, Event, Target, TaskOutcome};
 use crate::core::verdict::{Outcome, Verdict};
 
 fn is_invalid<T: std::fmt::Debug>(result: Result<T, Denial>, field: &str) {
@@ -187,6 +187,22 @@ fn approvals_are_refused_from_whoever_may_not_give_them() {
         assert_eq!(world.run("person/ann", command), Err(Denial::DecisionTime));
     }
     assert!(world.approve("ann", &grant).is_ok());
+}
+
+/// A denial takes away: a broker whose clock was set takes it at the time that was counted.
+#[test]
+fn a_denial_that_nobody_signed_is_of_the_time_of_its_entry() {
+    let mut world = World::new();
+    for shift in [world.now.plus(secs(121)), world.now.minus(secs(121))] {
+        let (_, grant) = world.pending(&[("dba", 1)]);
+        let denial = Decision { at: shift, ..world.decision("ann", &grant, Answer::Deny) };
+        let signed = world.decision("ann", &grant, Answer::Approve(Narrowing::default())).evidence;
+        let signed = Command::Deny(grant, Decision { evidence: signed, ..denial.clone() });
+        assert_eq!(world.run("person/ann", signed), Err(Denial::DecisionTime));
+        let events = world.run("person/ann", Command::Deny(grant, denial.clone())).unwrap();
+        let decision = Decision { at: world.now, ..denial };
+        assert_eq!(events, [Event::DecisionRecorded { grant, decision }]);
+    }
 }
 
 #[test]
