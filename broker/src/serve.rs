@@ -4,6 +4,7 @@
 //! opens. The end has an order: readiness goes false, then nothing new is accepted, then what
 //! runs finishes or is cut.
 
+mod plain;
 mod services;
 
 use std::sync::Arc;
@@ -215,13 +216,8 @@ impl Opened {
         let mut http = JoinSet::new();
         let pages = pages(page(&broker, &readiness, metrics.clone(), traffic.clone()));
         let end = told.clone();
-        let page = axum::serve(listeners.http, pages)
-            .with_graceful_shutdown(async move { end.begins().await });
-        http.spawn(async move {
-            if let Err(error) = page.await {
-                tracing::error!(%error, "the HTTP listener ended");
-            }
-        });
+        let end = async move { end.begins().await };
+        http.spawn(plain::serve(listeners.http, pages, plain::ROOM, end));
         let at = [listeners.broker, listeners.join];
         let grpc = Grpc { at, bounds, traffic, metrics };
         let (health, mut serving) = serve(&broker, &live, grpc, &stop)?;
