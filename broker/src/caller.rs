@@ -2,6 +2,7 @@
 //! handler runs, and for as long as an answer lasts. A method without a rule is refused to
 //! everybody.
 
+mod room;
 mod watched;
 
 use std::convert::Infallible;
@@ -23,7 +24,9 @@ use crate::authority::Authority;
 use crate::core::command::Caller;
 use crate::core::denial::Denial;
 use crate::core::directory::{Directory, Party, Role};
-use crate::sequencer::Sequencer;
+use crate::sequencer::{Failure, Fault, Sequencer};
+use room::Place;
+pub use room::Streams;
 use watched::{Stay, Watched};
 
 /// Who may call a method. What they may do with it is decided by the rules of the core.
@@ -198,6 +201,8 @@ pub struct Known {
     pub authority: Arc<Authority>,
     /// By which certificates end.
     pub clock: Arc<dyn Clock>,
+    /// The streams that they have.
+    pub streams: Streams,
 }
 
 impl Door {
@@ -219,12 +224,20 @@ impl Door {
         may
     }
 
+    /// Room for a call by `peer` that lasts.
+    fn room(&self, peer: Option<&Peer>) -> Result<Option<Place>, Status> {
+        let (Self::Mutual(known), Some(peer)) = (self, peer) else { return Ok(None) };
+        let place = known.streams.enter(&peer.id);
+        place.map(Some).ok_or_else(|| status::failure(&Failure::Fault(Fault::Busy)))
+    }
+
     /// The answer to a call of `path` by `peer` that was admitted and lasts: only as long as it
-    /// would be admitted still.
-    fn watch(&self, path: &str, peer: Option<&Peer>, answer: Body) -> Body {
+    /// would be admitted still. Its place is taken as long as the answer lasts.
+    fn watch(&self, path: &str, peer: Option<&Peer>, place: Option<Place>, answer: Body) -> Body {
         match (self, rule(path), peer) {
             (Self::Mutual(known), Some(rule), Some(peer)) => {
-                Body::new(Watched::new(answer, Stay::new(known.clone(), rule, peer.clone())))
+                let stay = Stay::new(known.clone(), rule, peer.clone());
+                Body::new(Watched::new(answer, stay, place))
             }
             (Self::Mutual(_) | Self::Join, _, _) => answer,
         }
@@ -293,14 +306,18 @@ where
         if let Err(status) = self.door.admit(path, peer.as_ref()) {
             return Box::pin(std::future::ready(Ok(status.into_http())));
         }
-        let deadline = self.deadline;
-        let answer = self.service.call(request);
         if STREAMS.contains(&path) {
-            let door = self.door.clone();
+            let place = match self.door.room(peer.as_ref()) {
+                Ok(place) => place,
+                Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+            };
+            let (door, answer) = (self.door.clone(), self.service.call(request));
             return Box::pin(async move {
-                Ok(answer.await?.map(|body| door.watch(path, peer.as_ref(), body)))
+                Ok(answer.await?.map(|body| door.watch(path, peer.as_ref(), place, body)))
             });
         }
+        let deadline = self.deadline;
+        let answer = self.service.call(request);
         Box::pin(async move {
             let answer = tokio::time::timeout(deadline, answer).await;
             answer.unwrap_or_else(|_| Ok(status::too_late().into_http()))

@@ -252,6 +252,7 @@ async fn door() -> (Behind, Door) {
         judge: Box::new((directory.clone(), locked.clone())),
         authority: authority.clone(),
         clock: clock.clone(),
+        streams: Streams::default(),
     };
     let behind = Behind { directory, locked, joins, authority, clock, _dir: dir };
     (behind, Door::Mutual(Arc::new(known)))

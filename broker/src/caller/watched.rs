@@ -12,7 +12,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{Known, Rule};
+use super::{Known, Place, Rule};
 use crate::core::directory::Directory;
 
 /// How often a stream on which nothing happens looks whether its caller may still have it.
@@ -26,6 +26,7 @@ pub(super) struct Watched {
     inner: Option<Body>,
     stay: Stay,
     look: Interval,
+    _place: Option<Place>,
 }
 
 /// By what somebody was let in.
@@ -58,10 +59,10 @@ impl Stay {
 }
 
 impl Watched {
-    pub(super) fn new(inner: Body, stay: Stay) -> Self {
+    pub(super) fn new(inner: Body, stay: Stay, place: Option<Place>) -> Self {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { inner: Some(inner), stay, look }
+        Self { inner: Some(inner), stay, look, _place: place }
     }
 
     /// Ends the stream with `status`, as gRPC ends one: in the trailers.

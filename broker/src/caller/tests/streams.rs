@@ -123,3 +123,29 @@ async fn a_lock_cuts_the_streams_of_a_workload() {
     say.send(Ok(Frame::data("locked".into()))).await.unwrap();
     assert!(following.frame().await.unwrap().unwrap().is_data());
 }
+
+#[tokio::test]
+async fn for_a_stream_there_must_be_room() {
+    let (behind, door) = door().await;
+    let Door::Mutual(known) = &door else { panic!("not that door") };
+    let auditor = id("person/auditor");
+    let held: Vec<_> = std::iter::from_fn(|| known.streams.enter(&auditor)).collect();
+    let mut guard = Guard::new(door.clone(), Says(Arc::new(vec![silent()].into())));
+    let later = behind.clock.now().plus(Duration::from_secs(600));
+    let mut open = async || {
+        let request = Request::builder().uri("/dayfly.v1.AuditService/Tail");
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(peer("person/auditor", later));
+        let answer = guard.call(request).await.unwrap();
+        let code = answer.headers().get("grpc-status");
+        (code.map(|code| Code::from_bytes(code.as_bytes())), answer)
+    };
+    assert_eq!(open().await.0, Some(Code::ResourceExhausted));
+    drop(held);
+    let (code, answer) = open().await;
+    assert_eq!(code, None);
+    let held: Vec<_> = std::iter::from_fn(|| known.streams.enter(&auditor)).collect();
+    drop(answer);
+    let last = known.streams.enter(&auditor);
+    assert!(!held.is_empty() && last.is_some(), "the place of a stream that has ended");
+}
