@@ -12,7 +12,7 @@ use crate::sequencer::Sequencer;
 
 /// The digest of a snapshot of [`story`], by this version of the fold. If it is another one now,
 /// what entries mean or what a state is made of has changed: so must [`FOLD`], and then this.
-const GOLDEN: (u32, &str) = (1, "d02725c1e5392ea9b38c0daafa5513c557271276f994c597906db96fa5a42bca");
+const GOLDEN: (u32, &str) = (2, "d02725c1e5392ea9b38c0daafa5513c557271276f994c597906db96fa5a42bca");
 
 fn folded(entries: &[Entry]) -> State {
     let mut replay = Replay::from(State::default());
