@@ -131,7 +131,7 @@ pub(super) fn holdable(request: &Request, scope: &Scope) -> Result<(), Denial> {
         scope: scope.clone(),
         holder: request.holder(),
         issued_at,
-        expires_at: issued_at.plus(MAX_TOKEN_LIFE),
+        expires_at: issued_at.plus(MAX_TOKEN_LIFE).floor_to_second(),
         online: true,
         counted: true,
         key: KeyId(u32::MAX),
