@@ -7,7 +7,7 @@
 //! of this process must stand in the proof.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::time::Timestamp;
 /// How long a proof is remembered by the clock that never goes back: it may have been made 30 s
 /// ahead, and is accepted until 30 s after it was made.
 const MEMORY: Duration = Duration::from_secs(2 * PROOF_WINDOW.as_secs() + 1);
-/// A clock that goes back by more than this makes old proofs acceptable again.
+/// A clock that goes back by more than this, in one step or in several, makes old proofs acceptable
+/// again.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 /// The number of parts that the guard is split into, each with a lock of its own.
 const SHARDS: usize = 64;
@@ -58,8 +59,9 @@ pub struct ReplayGuard {
     limits: ReplayLimits,
     /// How many are remembered in all.
     held: AtomicUsize,
-    /// The latest time of day that was seen, in milliseconds.
-    latest_ms: AtomicU64,
+    /// How far the time of day was ahead of uptime at most, in milliseconds: only where the clock
+    /// is set does that change.
+    ahead_ms: AtomicI64,
     /// The uptime since which the memory is complete, in milliseconds.
     since_ms: AtomicU64,
 }
@@ -87,21 +89,22 @@ impl ReplayGuard {
     #[must_use]
     pub fn new(limits: ReplayLimits, now: Timestamp, uptime: Duration) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        let (latest_ms, since_ms) = (now.as_ms().into(), ms(uptime).into());
-        Self { shards, limits, held: AtomicUsize::new(0), latest_ms, since_ms }
+        let (ahead_ms, since_ms) = (ahead_ms(now, uptime).into(), ms(uptime).into());
+        Self { shards, limits, held: AtomicUsize::new(0), ahead_ms, since_ms }
     }
 
     /// The uptime after which a nonce must have been given out, for as long as the memory does not
     /// reach back over every proof that the time of day would let pass; `None` once it does.
     pub fn nonce_since(&self, now: Timestamp, uptime: Duration) -> Option<Duration> {
-        // Every use reads this: only who sees a later millisecond writes it.
-        let mut latest_ms = self.latest_ms.load(Ordering::Acquire);
-        if latest_ms < now.as_ms() {
-            latest_ms = self.latest_ms.fetch_max(now.as_ms(), Ordering::AcqRel);
+        // Every use reads this: only who sees the clock further ahead writes it.
+        let is_ms = ahead_ms(now, uptime);
+        let mut most_ms = self.ahead_ms.load(Ordering::Acquire);
+        if most_ms < is_ms {
+            most_ms = self.ahead_ms.fetch_max(is_ms, Ordering::AcqRel);
         }
-        if now.plus(CLOCK_SLACK).as_ms() < latest_ms {
+        if is_ms.saturating_add_unsigned(ms(CLOCK_SLACK)) < most_ms {
             self.since_ms.store(ms(uptime), Ordering::Release);
-            self.latest_ms.store(now.as_ms(), Ordering::Release);
+            self.ahead_ms.store(is_ms, Ordering::Release);
         }
         let since = Duration::from_millis(self.since_ms.load(Ordering::Acquire));
         (uptime.saturating_sub(since) <= MEMORY).then_some(since)
@@ -154,6 +157,11 @@ impl ReplayGuard {
 /// The shard of a first holder.
 fn place(first: &KeyBytes) -> usize {
     first.iter().fold(0usize, |sum, byte| sum.wrapping_add(usize::from(*byte))) & (SHARDS - 1)
+}
+
+/// How far the time of day is ahead of uptime.
+fn ahead_ms(now: Timestamp, uptime: Duration) -> i64 {
+    i64::try_from(now.as_ms()).unwrap_or(i64::MAX).saturating_sub_unsigned(ms(uptime))
 }
 
 fn ms(span: Duration) -> u64 {
@@ -286,8 +294,25 @@ mod tests {
         assert_eq!(guard.nonce_since(at(1000), secs(0)), Some(secs(0)));
         assert_eq!(guard.nonce_since(at(1061), secs(61)), Some(secs(0)));
         assert_eq!(guard.nonce_since(at(1062), secs(62)), None);
-        assert_eq!(guard.nonce_since(at(1061), secs(63)), None, "a second is slack");
-        assert_eq!(guard.nonce_since(at(1000), secs(64)), Some(secs(64)), "an hour set back");
+        assert_eq!(guard.nonce_since(at(1062), secs(63)), None, "a second is slack");
+        assert_eq!(guard.nonce_since(at(1000), secs(64)), Some(secs(64)), "a minute set back");
         assert_eq!(guard.nonce_since(at(1062), secs(126)), None);
+    }
+
+    #[test]
+    fn a02_a_clock_that_goes_back_in_small_steps_goes_back_all_the_same() {
+        let guard = guard(10, 1000);
+        assert_eq!(guard.nonce_since(at(1062), secs(62)), None);
+        // It is back by 0.6 s more every two seconds, and never shows an earlier time than before.
+        let back = |steps: u64, uptime: u64| {
+            let now = at(1000 + uptime).minus(Duration::from_millis(600 * steps));
+            guard.nonce_since(now, secs(uptime))
+        };
+        assert_eq!(back(1, 64), None);
+        assert_eq!(back(2, 66), Some(secs(66)));
+        assert_eq!(back(2, 127), Some(secs(66)));
+        assert_eq!(back(2, 128), None);
+        assert_eq!(guard.nonce_since(at(1000 + 9000), secs(9000)), None, "ahead again");
+        assert_eq!(back(1, 9001), None, "by less than the slack");
     }
 }
