@@ -66,11 +66,8 @@ impl Symbols {
     /// Whether one of `new` is known, or stands there twice. In 4 KiB a stranger sends a thousand
     /// of them, before any signature: they are put in order, never compared each with each.
     fn repeats(&self, new: &[String]) -> bool {
-        let mut sorted: Vec<&str> = new.iter().map(String::as_str).collect();
-        sorted.sort_unstable();
-        let mut known = DEFAULT.iter().copied().chain(self.0.iter().map(String::as_str));
-        known.any(|symbol| sorted.binary_search(&symbol).is_ok())
-            || sorted.windows(2).any(|pair| pair.first() == pair.last())
+        let known = DEFAULT.iter().copied().chain(self.0.iter().map(String::as_str));
+        meet(known, new.iter().map(String::as_str).collect())
     }
 
     /// The symbols of a block: all that it speaks of, but for the first `known`.
@@ -246,6 +243,13 @@ pub(super) enum Part<'a> {
     Var(&'a str),
 }
 
+/// Whether one of `new` is among `known`, or stands there twice.
+fn meet<T: Ord>(mut known: impl Iterator<Item = T>, mut new: Vec<T>) -> bool {
+    new.sort_unstable();
+    known.any(|symbol| new.binary_search(&symbol).is_ok())
+        || new.windows(2).any(|pair| pair.first() == pair.last())
+}
+
 fn expression(left: Term, right: Term, kind: i32) -> Expression {
     let op = |operator| Op { operator: Some(operator) };
     let (left, right) = (op(Operator::Value(left)), op(Operator::Value(right)));
@@ -261,4 +265,77 @@ pub(super) fn check(queries: Vec<(Vec<Predicate>, Vec<Expression>)>) -> Check {
 /// The head that every check has.
 pub(super) const fn head() -> Predicate {
     Predicate { name: QUERY, terms: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::cmp::Ordering;
+
+    use super::*;
+
+    /// Counts how often it is compared.
+    struct Counted<'a>(usize, &'a Cell<usize>);
+
+    impl Ord for Counted<'_> {
+        fn cmp(&self, other: &Self) -> Ordering {
+            self.1.set(self.1.get().saturating_add(1));
+            self.0.cmp(&other.0)
+        }
+    }
+
+    impl PartialOrd for Counted<'_> {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    impl PartialEq for Counted<'_> {
+        fn eq(&self, other: &Self) -> bool {
+            self.cmp(other).is_eq()
+        }
+    }
+
+    impl Eq for Counted<'_> {}
+
+    /// As many as fit in a token, whatever order a stranger puts them in.
+    #[test]
+    fn a48_a_thousand_symbols_are_not_compared_each_with_each() {
+        const MOST: usize = 1024;
+        let orders: [fn(usize) -> usize; 4] = [
+            |n| n,
+            |n| MOST - n,
+            |n| n * 617 % MOST,
+            |n| if n % 2 == 0 { n } else { MOST * 2 - n },
+        ];
+        for order in orders {
+            let compared = Cell::new(0);
+            let symbols = |from: usize, count: usize| {
+                (0..count).map(|n| Counted(from + order(n), &compared)).collect::<Vec<_>>()
+            };
+            // A thousand by one block, and a few by a thousand before: none is a repeat.
+            assert!(!meet(symbols(5_000, 28).into_iter(), symbols(0, MOST)));
+            assert!(!meet(symbols(5_000, MOST).into_iter(), symbols(0, 8)));
+            assert!(compared.get() < 40 * MOST, "{} comparisons", compared.get());
+        }
+    }
+
+    #[test]
+    fn a_symbol_that_is_known_or_stands_twice_is_found_wherever_it_stands() {
+        let new = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let mut symbols = Symbols::default();
+        symbols.extend(new(&["m", "c", "x"])).unwrap();
+        for repeated in [
+            &["m"][..],
+            &["a", "c", "z"],
+            &["x", "a"],
+            &["read"],
+            &["z", "a", "hostname"],
+            &["z", "a", "z"],
+            &["a", "a"],
+        ] {
+            assert!(symbols.clone().extend(new(repeated)).is_none(), "{repeated:?}");
+        }
+        assert!(symbols.extend(new(&["b", "n", ""])).is_some());
+    }
 }
