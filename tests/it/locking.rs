@@ -7,11 +7,12 @@ use dayfly_agent::case::Standing;
 use dayfly_agent::client::Client;
 use dayfly_agent::errors::{Error, Reason};
 use dayfly_agent::ticket::Ask;
+use dayfly_verifier::id::UseId;
 use dayfly_verifier::scope::Scope;
 use serde_json::Value as Json;
 use tonic::Code;
 
-use crate::parties::{Agent, Gateway, Use, approve, scope};
+use crate::parties::{Agent, Gateway, Use, approve, now, random, scope};
 use crate::world::{SHOP, World};
 
 const STALE: Duration = Duration::from_secs(5);
@@ -92,6 +93,34 @@ async fn what_is_locked_is_refused_everywhere_and_works_again_once_it_is_lifted(
     use_.until(&gateway, 200).await;
     agent.exchange(&request.request_id).await.unwrap();
     agent.complete(&request.request_id).await.unwrap();
+}
+
+/// What the broker refuses is told as what it is: nobody is sent to ask for another grant.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_use_that_the_broker_refuses_for_a_lock_or_its_id_is_not_told_as_spent() {
+    let world = World::start("");
+    let gateway = Gateway::start(&world, "gateway/orders", STALE).await;
+    let agent = Agent::new(&world, "agent/refunds").await;
+    let mut both = scope("refund orders/prod/o-17", Some(500));
+    both.rights.extend(scope("refund orders/prod/o-18", None).rights);
+    let request = agent.file(agent.filing(both)).await.unwrap();
+    let token = agent.exchange(&request.request_id).await.unwrap().token;
+    let use_ = Use { key: &agent.key, token: &token, order: "o-17", refund: Some(5) };
+    // Of no effect, and only told once the feed is followed.
+    Use { refund: Some(501), ..use_ }.until(&gateway, 403).await;
+    let aged = use_.under(&gateway, UseId::draw(now().minus(STALE * 120), random())).await;
+    // On another order that the grant reaches, which the gateway has no reason to refuse.
+    let id = lock(&world, "--prefix", "orders/prod/o-18");
+    let locked = use_.at(&gateway).await;
+    unlock(&world, &id);
+    for (refused, error, next) in [(aged, "no_use_id", "retry"), (locked, "locked", "wait")] {
+        assert_eq!(refused.status, 403, "{refused:?}");
+        let told: Json = serde_json::from_str(&refused.body).unwrap();
+        assert_eq!([&told["error"], &told["next_action"]], [error, next], "{told}");
+    }
+    use_.until(&gateway, 200).await;
+    let spent = use_.at(&gateway).await;
+    assert!(spent.body.contains("\"spent\""), "{spent:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

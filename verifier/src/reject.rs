@@ -70,8 +70,8 @@ pub enum Reject {
     /// A caveat that a holder added does not hold: its place among the token's caveats.
     #[error("a restriction that a holder added does not hold")]
     Caveat(usize),
-    /// A counted right was used without a use id.
-    #[error("each use of this token needs a use id of its own")]
+    /// A counted right was used without a use id, or with one that was not drawn just now.
+    #[error("each use of this token needs a use id of its own, drawn just now")]
     NoUseId,
     /// Policy would not grant the right any more, or the grant has ended: each use is evaluated.
     #[error("policy does not allow this use at present")]

@@ -58,6 +58,8 @@ pub fn denial(denial: &Denial) -> Status {
         Some(("field", invalid.field.to_string()))
     } else if let Denial::PolicyRefused(refusal) | Denial::Drifted(refusal) = denial {
         Some(("policy", refusal.policy.clone()))
+    } else if let Denial::Locked(lock, _) = denial {
+        Some(("lock", lock.to_string()))
     } else {
         None
     };

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use super::Verified;
 use crate::claims::Claims;
-use crate::id::{TokenId, UseId};
+use crate::id::{LockId, TokenId, UseId};
 use crate::reject::Reject;
 
 /// The broker's answer about one use, when it arrives.
@@ -40,6 +40,13 @@ pub enum NotRedeemed {
     /// The use id was spent before.
     #[error("the use id was spent before")]
     Repeated,
+    /// A lock refuses it: on something that the grant reaches, be it the resource of this use or
+    /// another.
+    #[error("a lock refuses it")]
+    Locked(LockId),
+    /// The use id was drawn too far from the broker's time to be remembered safely.
+    #[error("the use id was drawn too long ago, or ahead of time")]
+    StaleId,
     /// It cannot be told.
     #[error("the broker could not be asked")]
     Unanswered,
@@ -51,6 +58,8 @@ impl From<NotRedeemed> for Reject {
             NotRedeemed::Spent => Self::Spent,
             NotRedeemed::Drifted => Self::Drifted,
             NotRedeemed::Repeated => Self::UseRepeated,
+            NotRedeemed::Locked(lock) => Self::Locked(lock),
+            NotRedeemed::StaleId => Self::NoUseId,
             NotRedeemed::Unanswered => Self::Unanswered,
         }
     }

@@ -265,6 +265,8 @@ fn a_counted_right_passes_only_by_the_answer_of_the_broker() {
     for (answer, expected) in [
         (Err(NotRedeemed::Spent), Err(Reject::Spent)),
         (Err(NotRedeemed::Repeated), Err(Reject::UseRepeated)),
+        (Err(NotRedeemed::Locked(LockId::new([5; 16]))), Err(Reject::Locked(LockId::new([5; 16])))),
+        (Err(NotRedeemed::StaleId), Err(Reject::NoUseId)),
         (Err(NotRedeemed::Unanswered), Err(Reject::Unanswered)),
         (Ok(()), Ok(())),
     ] {
