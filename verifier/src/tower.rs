@@ -73,7 +73,7 @@ use crate::id::UseId;
 use crate::reject::Reject;
 use crate::resource::{Resource, ResourcePattern};
 use crate::throttle::Throttle;
-use crate::verify::{Attempt, Call, Outcome, Peer, Redeem, Shown, Verified, Verifier};
+use crate::verify::{Attempt, Call, Outcome, Peer, Redeem, Shown, Signed, Verified, Verifier};
 use lasting::Lasting;
 use refusal::Refusal;
 
@@ -161,24 +161,34 @@ impl Guard {
         of.map(|(_, bound)| *bound).min().unwrap_or_default()
     }
 
-    /// Tells the log and the witness.
-    fn refuses(&self, refusal: &Refusal, headers: &HeaderMap) {
+    /// Tells the log and the witness; `good` is the token, where its signatures were found good.
+    fn refuses(&self, refusal: &Refusal, headers: &HeaderMap, good: Option<Arc<Signed>>) {
         refusal.log(self.observe, &self.throttle, self.verifier.uptime());
         let Some(witness) = &self.witness else { return };
         let token = refusal.names_token().then(|| credentials(headers).ok()).flatten();
-        let claims = token.and_then(|(_, token)| self.verifier.vouched(token));
+        let claims = token.and_then(|(_, token)| self.verifier.vouched(token, good));
         witness.saw(&refusal.seen(claims.as_ref(), self.observe));
     }
 
     /// Decides over one request, read in full.
-    async fn decide(&self, head: &Parts, body: &[u8]) -> Result<Verified, Box<Refusal>> {
+    async fn decide(
+        &self,
+        head: &Parts,
+        body: &[u8],
+        good: &mut Option<Arc<Signed>>,
+    ) -> Result<Verified, Box<Refusal>> {
         let received = Received::new(head, body);
         let call = (self.meaning)(&received).map_err(Refusal::bad_call)?;
         let call = Arc::new(call);
-        self.judge(head, &call).await.map_err(|reject| Refusal::reject(reject, call))
+        self.judge(head, &call, good).await.map_err(|reject| Refusal::reject(reject, call))
     }
 
-    async fn judge(&self, head: &Parts, call: &Arc<Call>) -> Result<Verified, Reject> {
+    async fn judge(
+        &self,
+        head: &Parts,
+        call: &Arc<Call>,
+        good: &mut Option<Arc<Signed>>,
+    ) -> Result<Verified, Reject> {
         let (scheme, token) = credentials(&head.headers)?;
         let proof = single(&head.headers, "dpop")?;
         let use_id = single(&head.headers, USE_ID_HEADER)?;
@@ -191,7 +201,7 @@ impl Guard {
             }
             (Scheme::Dpop, None) => Shown::Nothing,
         };
-        match self.verifier.verify(&Attempt { token, shown, call })? {
+        match self.verifier.judge(&Attempt { token, shown, call }, good)? {
             Outcome::Verified(verified) => Ok(verified),
             Outcome::MustAsk(question) => {
                 let broker = self.broker.as_ref().ok_or(Reject::Unanswered)?;
@@ -299,13 +309,14 @@ impl Guard {
         let body = Limited::new(body, self.max_body_bytes).collect().await;
         let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
             let refusal = Refusal::bad_call(BadCall::Body);
-            self.refuses(&refusal, &head.headers);
+            self.refuses(&refusal, &head.headers, None);
             return Ok(refusal.response(&self.verifier, grpc, nonce));
         };
-        let verified = match self.decide(&head, &body).await {
+        let mut good = None;
+        let verified = match self.decide(&head, &body, &mut good).await {
             Ok(verified) => Some(verified),
             Err(refusal) => {
-                self.refuses(&refusal, &head.headers);
+                self.refuses(&refusal, &head.headers, good);
                 if !self.observe {
                     return Ok(refusal.response(&self.verifier, grpc, nonce));
                 }

@@ -27,6 +27,9 @@ use std::time::Duration;
 pub use ask::{MustAsk, NotRedeemed, Redeem, Redemption};
 pub use attempt::{Attempt, Call, Config, Peer, Shown};
 pub use offline::{Check, Finding, Offline, Step, Trust, Use, offline};
+#[cfg(test)]
+pub(crate) use verified::CHECKED;
+pub(crate) use verified::Signed;
 pub use verified::{Cancellation, Verified};
 
 #[cfg(feature = "tower")]
@@ -41,7 +44,7 @@ use crate::time::{Clock, Timestamp};
 use crate::wire::Decoded;
 
 use remembered::Remembered;
-use verified::{Held, Signed};
+use verified::Held;
 
 /// Decides for one gateway. Shared by all its threads.
 pub struct Verifier {
@@ -102,11 +105,22 @@ impl Verifier {
 
     /// Decides, in the order of the module's head.
     pub fn verify(&self, attempt: &Attempt<'_>) -> Result<Outcome, Reject> {
+        self.judge(attempt, &mut None)
+    }
+
+    /// The same. What the signatures are good of is left in `good`, so that whoever tells which
+    /// token was refused does not pay for them again.
+    pub(crate) fn judge(
+        &self,
+        attempt: &Attempt<'_>,
+        good: &mut Option<Arc<Signed>>,
+    ) -> Result<Outcome, Reject> {
         let found = self.find(attempt.token)?;
         let is_new = matches!(found, Found::New(_));
         let (now, uptime) = (self.clock.now(), self.clock.uptime());
         let view = fresh(&self.enforcer, &attempt.call.resource, uptime)?;
         let token = signed(found, &view, now)?;
+        *good = Some(Arc::clone(&token));
         check_standing(&token, &view, now)?;
         self.check_holder(&token, attempt, now, uptime)?;
         if is_new {
@@ -133,16 +147,19 @@ impl Verifier {
     }
 
     /// What the token in `text` says, to tell which one was refused: if it is for this gateway and
-    /// its signatures are good. It allows nothing.
+    /// its signatures are good, as `good` has it that were checked already. It allows nothing.
     #[cfg(feature = "tower")]
-    pub(crate) fn vouched(&self, text: &str) -> Option<Claims> {
+    pub(crate) fn vouched(&self, text: &str, good: Option<Arc<Signed>>) -> Option<Claims> {
         let view = self.enforcer.view()?;
-        let signed = match self.find(text).ok()? {
-            Found::Cached(signed) => signed,
-            Found::New(decoded) => {
-                let key = view.key(decoded.unverified().claims.key, self.clock.now())?;
-                Signed::check(*decoded, key).ok()?
-            }
+        let signed = match good {
+            Some(signed) => signed,
+            None => match self.find(text).ok()? {
+                Found::Cached(signed) => signed,
+                Found::New(decoded) => {
+                    let key = view.key(decoded.unverified().claims.key, self.clock.now())?;
+                    Signed::check(*decoded, key).ok()?
+                }
+            },
         };
         let content = signed.content();
         let ours = content.claims.audience == self.config.audience;

@@ -16,15 +16,23 @@ use crate::time::Clock;
 use crate::wire::{BadSignature, Checked, Content, Decoded};
 
 /// A token whose signatures are good, by `key`.
-pub(super) struct Signed {
+pub(crate) struct Signed {
     pub(super) key: VerifyingKey,
     checked: Checked,
     /// Its holder, once a proof was verified with it.
     holder: OnceLock<Option<VerifyingKey>>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often the signatures of a token were checked by this thread: they cost the most.
+    pub(crate) static CHECKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl Signed {
     pub(super) fn check(decoded: Decoded, key: &VerifyingKey) -> Result<Arc<Self>, BadSignature> {
+        #[cfg(test)]
+        CHECKED.with(|checked| checked.set(checked.get().saturating_add(1)));
         let checked = decoded.check(key)?;
         Ok(Arc::new(Self { key: *key, checked, holder: OnceLock::new() }))
     }

@@ -105,3 +105,30 @@ async fn a_use_that_is_cut_is_counted_once_more_as_such() {
     let cut = Seen::Cut("revoked".parse().unwrap());
     assert_eq!(counted(&uses), [(line(refund, Seen::Allowed), 1), (line(refund, cut), 1)]);
 }
+
+/// Of what a stranger may make a gateway do, checking signatures costs the most.
+#[tokio::test]
+async fn a48_a_refused_token_is_paid_for_once_though_its_use_is_told() {
+    let mut world = World::new();
+    let app = app(guard(&world).telling(uses(&world)));
+    let token = minted(&claims());
+    let other = Claims { audience: "spiffe://shop.test/gateway/mail".parse().unwrap(), ..claims() };
+    let (other, over) = (minted(&other), minted(&Claims { expires_at: at(NOW), ..claims() }));
+    let by_thief = world.proof(&holder(1), token.expose(), &refund(5));
+    for (token, proof) in [
+        (token.expose(), by_thief.as_str()),
+        (token.expose(), "nonsense"),
+        (other.expose(), "nonsense"),
+        (over.expose(), "nonsense"),
+    ] {
+        crate::verify::CHECKED.set(0);
+        let answer = send(app.clone(), request(token, proof, r#"{"amount":5}"#)).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(crate::verify::CHECKED.get(), 1, "{}", answer.text);
+    }
+    // Neither is what a revocation by its bare ids refuses.
+    world.tell(Kind::Revoked(Target::Token(claims().token)));
+    crate::verify::CHECKED.set(0);
+    send(app, request(token.expose(), "nonsense", r#"{"amount":5}"#)).await;
+    assert!(crate::verify::CHECKED.get() <= 1);
+}
