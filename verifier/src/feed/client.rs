@@ -1,31 +1,37 @@
 //! Follows a feed over gRPC: connects, reconnects, asks other brokers, and puts into force what
 //! the [`Follower`] believes. It judges nothing by itself.
 
+mod left;
+mod patience;
+
 use std::future::{Future, pending};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dayfly_proto::v1::follow_request::Message as Up;
 use dayfly_proto::v1::gateway_service_client::GatewayServiceClient;
 use dayfly_proto::v1::{Ack, FollowRequest, FollowResponse, GetTrustRequest, Subscribe};
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
 use super::enforcer::Enforcer;
 use super::follower::{Challenge, Follower, Message};
 use super::keeper::Keeper;
 use super::mark::{MarkError, Store};
 use super::profile::Profile;
-use super::refused::{Refused, Remedy};
+use super::refused::Remedy;
 use super::wire::{head_to_wire, message_from_wire, offered_trust};
 use crate::id::InstanceId;
 use crate::time::Clock;
-use crate::trust::{Signed, Untrusted};
+use crate::trust::Signed;
+use left::Left;
+use patience::Patience;
 
 /// How often what runs is looked at for expiry and staleness.
 const TICK: Duration = Duration::from_millis(100);
@@ -73,37 +79,6 @@ type Acks = mpsc::Sender<FollowRequest>;
 /// A trust statement that is asked for, when it arrives.
 type Asked = Pin<Box<dyn Future<Output = Result<Signed, Left>> + Send>>;
 
-/// Why a session with a broker ended.
-#[derive(Debug, thiserror::Error)]
-enum Left {
-    #[error("the broker cannot be reached: {}", .0.message())]
-    Unreachable(#[from] Status),
-    #[error("the broker was silent for too long")]
-    Silent,
-    #[error("the broker ended the stream")]
-    Over,
-    #[error("a message of the feed cannot be read")]
-    Unreadable,
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    #[error(transparent)]
-    Untrusted(#[from] Untrusted),
-    #[error("the trust root names another epoch")]
-    OtherEpoch,
-    #[error("the high-water mark cannot be written: no other epoch is entered")]
-    NotKept,
-    #[error("no random bytes")]
-    NoRandomness,
-}
-
-impl Left {
-    /// A message was too long to be read. What came after a head is told in one; a snapshot is told
-    /// in parts, however much there is.
-    fn is_too_long(&self) -> bool {
-        matches!(self, Self::Unreachable(status) if status.code() == Code::OutOfRange)
-    }
-}
-
 /// Prepares to follow. Until the first complete snapshot the [`Enforcer`] allows nothing.
 ///
 /// # Errors
@@ -129,20 +104,12 @@ pub fn follow(config: Config, clock: Arc<dyn Clock>) -> Result<(Arc<Enforcer>, C
 }
 
 impl Client {
-    /// Follows until it is dropped.
+    /// Follows until it is dropped. What runs is looked at by a task of its own, for as long as
+    /// anybody has the [`Enforcer`]: even without this, what expires or becomes stale ends.
     pub async fn run(self) {
-        let (enforcer, clock) = (Arc::clone(&self.enforcer), Arc::clone(&self.clock));
-        let ticking = async {
-            let mut ticks = interval(TICK);
-            loop {
-                ticks.tick().await;
-                enforcer.tick(clock.now(), clock.uptime());
-            }
-        };
-        tokio::select! {
-            () = self.follow() => {}
-            () = ticking => {}
-        }
+        let clock = Arc::clone(&self.clock);
+        tokio::spawn(tick(Arc::downgrade(&self.enforcer), clock));
+        self.follow().await;
     }
 
     async fn follow(mut self) {
@@ -223,8 +190,7 @@ impl Client {
         if self.trust_first
             && let Some(asked) = asking.take()
         {
-            let signed = asked.await?;
-            self.trust(&signed)?;
+            self.trust(&asked.await?)?;
         }
         self.enter_epoch().await?;
         let (acks, queued) = mpsc::channel(16);
@@ -233,12 +199,10 @@ impl Client {
         let mut stream = timeout(ANSWER, following).await.map_err(|_| Left::Silent)??.into_inner();
         let mut trust_due = interval(TRUST_EVERY);
         trust_due.tick().await;
-        // Three of the five heartbeats that a bound has; the rest is for another broker.
-        let silence = self.config.profile.min_staleness().mul_f32(0.6);
-        let mut due = after(silence);
+        let mut patience = Patience::new(self.config.profile.min_staleness(), Instant::now());
         loop {
             tokio::select! {
-                message = timeout_at(due, stream.message()) => {
+                message = timeout_at(patience.due, stream.message()) => {
                     let message = message.map_err(|_| Left::Silent)??.ok_or(Left::Over)?;
                     let before = self.follower.fresh_until();
                     let whole = self.follower.is_whole();
@@ -249,17 +213,12 @@ impl Client {
                     }
                     let refreshed = self.follower.fresh_until() > before;
                     self.refreshed |= refreshed;
-                    // Once everything is held, messages alone do not count as being heard.
-                    if refreshed || !whole {
-                        due = after(silence);
-                    }
+                    patience.heard(refreshed, whole, Instant::now());
                 }
                 answer = answered(&mut asking) => {
                     asking = None;
                     match answer {
-                        Ok(signed) => if self.trust(&signed)? {
-                            self.acknowledge(&acks, bytes::Bytes::new()).await?;
-                        },
+                        Ok(signed) => self.trust_meanwhile(&signed, &acks).await?,
                         // The feed says by itself whether the broker is there.
                         Err(left) => tracing::info!(reason = %left, "the keys were not told"),
                     }
@@ -290,15 +249,26 @@ impl Client {
     async fn take(&mut self, message: FollowResponse, acks: &Acks) -> Result<(), Left> {
         let message = message_from_wire(message).ok_or(Left::Unreadable)?;
         let (now, uptime) = (self.clock.now(), self.clock.uptime());
-        let adopted = self.follower.receive(&message, now, uptime);
+        let beats = matches!(message, Message::Heartbeat(..));
+        let adopted = if matches!(message, Message::Snapshot(_, Some(_))) {
+            // There may be millions of entries: nothing else waits while they are read. Were this
+            // to fail, what is left would start from the mark.
+            let rest =
+                Follower::new(self.config.profile.clone(), Some(self.follower.mark().clone()));
+            let mut follower = std::mem::replace(&mut self.follower, rest);
+            let receiving =
+                spawn_blocking(move || (follower.receive(&message, now, uptime), follower));
+            let (adopted, follower) = receiving.await.map_err(|_| Left::Unreadable)?;
+            self.follower = follower;
+            adopted
+        } else {
+            self.follower.receive(&message, now, uptime)
+        };
         self.publish();
         if !adopted? {
             return Ok(());
         }
-        let challenge = match message {
-            Message::Heartbeat(..) => self.challenge()?,
-            Message::Snapshot(..) | Message::Delta(..) => bytes::Bytes::new(),
-        };
+        let challenge = if beats { self.challenge()? } else { bytes::Bytes::new() };
         self.acknowledge(acks, challenge).await
     }
 
@@ -320,14 +290,26 @@ impl Client {
 
     /// Believes a statement. `true` if it is another than before.
     fn trust(&mut self, signed: &Signed) -> Result<bool, Left> {
-        let held = self.follower.holds();
         let news = self.follower.trust(signed)?;
         self.trust_first = false;
         if news {
             self.publish();
         }
-        // It holds nothing of the epoch that it is to follow now.
-        if held && !self.follower.holds() { Err(Left::OtherEpoch) } else { Ok(news) }
+        Ok(news)
+    }
+
+    /// Believes a statement that came while something is followed, and says so.
+    async fn trust_meanwhile(&mut self, signed: &Signed, acks: &Acks) -> Result<(), Left> {
+        let held = self.follower.holds();
+        if !self.trust(signed)? {
+            return Ok(());
+        }
+        // Nothing of what it is to follow now is held; and what this stream tells of another epoch
+        // counts only once the disk knows of it.
+        if (held && !self.follower.holds()) || self.follower.enters_epoch() {
+            return Err(Left::OtherEpoch);
+        }
+        self.acknowledge(acks, bytes::Bytes::new()).await
     }
 
     /// Another epoch than that of the mark is entered only once the disk knows of it.
@@ -370,10 +352,14 @@ async fn send(acks: &Acks, message: Up) -> Result<(), Left> {
     timeout(ANSWER, acks.send(request)).await.map_err(|_| Left::Silent)?.map_err(|_| Left::Over)
 }
 
-/// The moment that comes so long after now.
-fn after(span: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(span).unwrap_or(now)
+/// Ends what has expired or become stale, for as long as anybody has the enforcer.
+async fn tick(enforcer: Weak<Enforcer>, clock: Arc<dyn Clock>) {
+    let mut ticks = interval(TICK);
+    while let Some(enforcer) = enforcer.upgrade() {
+        enforcer.tick(clock.now(), clock.uptime());
+        drop(enforcer);
+        ticks.tick().await;
+    }
 }
 
 fn millis(span: Duration) -> u64 {
@@ -381,17 +367,5 @@ fn millis(span: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As the library says it of a message over [`MAX_MESSAGE_BYTES`].
-    #[test]
-    fn what_is_too_long_is_told_from_a_broker_that_is_not_there() {
-        let too_long = Status::out_of_range("Error, decoded message length too large");
-        assert!(Left::from(too_long).is_too_long());
-        for other in [Status::unavailable(""), Status::data_loss(""), Status::aborted("")] {
-            assert!(!Left::from(other).is_too_long());
-        }
-        assert!(!Left::Silent.is_too_long());
-    }
-}
+#[cfg(feature = "issue")]
+mod tests;
