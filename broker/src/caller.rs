@@ -15,6 +15,7 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock, Timestamp};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
@@ -203,6 +204,8 @@ pub struct Known {
     pub clock: Arc<dyn Clock>,
     /// The streams that they have.
     pub streams: Streams,
+    /// Ends them: nothing is served any more.
+    pub stop: CancellationToken,
 }
 
 impl Door {

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use dayfly_tests::clock::ByHand;
 use dayfly_verifier::time::Timestamp;
 use prost::Message as _;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::*;
@@ -226,6 +227,8 @@ struct Behind {
     joins: Memory,
     authority: Arc<Authority>,
     clock: Arc<ByHand>,
+    /// Cancelled when nothing is served any more.
+    stop: CancellationToken,
     _dir: tempfile::TempDir,
 }
 
@@ -247,14 +250,15 @@ async fn door() -> (Behind, Door) {
     let authority = Authority::open("shop.test", dir.path(), Arc::new(joins.clone()), random);
     let authority = Arc::new(authority.await.unwrap());
     let directory = Arc::new(ArcSwap::from_pointee(directory()));
-    let locked = Arc::<AtomicBool>::default();
+    let (locked, stop) = (Arc::<AtomicBool>::default(), CancellationToken::new());
     let known = Known {
         judge: Box::new((directory.clone(), locked.clone())),
         authority: authority.clone(),
         clock: clock.clone(),
         streams: Streams::default(),
+        stop: stop.clone(),
     };
-    let behind = Behind { directory, locked, joins, authority, clock, _dir: dir };
+    let behind = Behind { directory, locked, joins, authority, clock, stop, _dir: dir };
     (behind, Door::Mutual(Arc::new(known)))
 }
 

@@ -1,31 +1,37 @@
 //! Streams that last only as long as their caller may have them.
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dayfly_agent::svid::Peer;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use tonic::body::Body;
 
 use super::{Known, Place, Rule};
+use crate::api::status;
 use crate::core::directory::Directory;
+use crate::sequencer::{Failure, Fault};
 
 /// How often a stream on which nothing happens looks whether its caller may still have it.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The answer to a call that lasts. Before each message, and every second, it looks whether the
 /// caller would still be let in; once they would not, it ends with that refusal, and whoever made
-/// the messages learns that nobody reads them.
+/// the messages learns that nobody reads them. When nothing is served any more it ends once it has
+/// nothing to say: not every service behind it ends its streams.
 pub(super) struct Watched {
     /// `None` once the end has been told.
     inner: Option<Body>,
     stay: Stay,
     look: Interval,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: Option<Place>,
 }
 
@@ -62,7 +68,8 @@ impl Watched {
     pub(super) fn new(inner: Body, stay: Stay, place: Option<Place>) -> Self {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { inner: Some(inner), stay, look, _place: place }
+        let stop = Box::pin(stay.known.stop.clone().cancelled_owned());
+        Self { inner: Some(inner), stay, look, stop, _place: place }
     }
 
     /// Ends the stream with `status`, as gRPC ends one: in the trailers.
@@ -89,7 +96,11 @@ impl hyper::body::Body for Watched {
             }
         }
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(inner).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(inner).poll_frame(context) else {
+            let stopped = this.stop.as_mut().poll(context);
+            let why = || status::failure(&Failure::Fault(Fault::Stopped));
+            return stopped.map(|()| Some(Ok(this.end(why()))));
+        };
         let message = matches!(&frame, Some(Ok(frame)) if frame.is_data());
         match this.stay.look() {
             Err(status) if message => Poll::Ready(Some(Ok(this.end(status)))),

@@ -57,6 +57,7 @@ pub(super) fn serve(
         authority: broker.authority.clone(),
         clock: broker.clock.clone(),
         streams: Streams::default(),
+        stop: stop.clone(),
     }));
     let guarded = |door, routes| {
         let guard = Guard::new(door, routes);

@@ -96,6 +96,23 @@ async fn a17_a_stream_ends_with_a_lock_of_its_caller() {
     end(say, bodies, Code::PermissionDenied).await;
 }
 
+/// As that of the health service, which knows nothing of the end.
+#[tokio::test]
+async fn a_stream_without_a_word_does_not_hold_up_the_end() {
+    let (behind, door) = door().await;
+    let (say, [mut telling, mut silent]) = streams(&behind, door).await;
+    say.send(Ok(Frame::data("not serving".into()))).await.unwrap();
+    behind.stop.cancel();
+    assert!(telling.frame().await.unwrap().unwrap().is_data(), "what is said by then is told");
+    for body in [&mut telling, &mut silent] {
+        let end = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        let told = end.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
+        assert_eq!(told, Some(Code::Unavailable));
+        assert!(body.frame().await.is_none());
+    }
+    assert!(say.is_closed());
+}
+
 /// A workload's streams end under a lock, and none begins; those of others go on. Single calls
 /// are decided by the core.
 #[tokio::test]
