@@ -1,6 +1,7 @@
 //! `AuditService`: the record itself, in order and without gaps, for those who may read it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dayfly_proto::v1;
 use dayfly_proto::v1::audit_service_server::AuditService;
@@ -22,18 +23,29 @@ use crate::sequencer::{Failure, Fault};
 const PAGE: usize = 256;
 /// How many searches run at once: each may read the whole record.
 const MAX_SEARCHES: usize = 4;
+/// How long the reader of a search may take for what was found last, before the search ends without
+/// its end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The service.
 pub struct Audit {
     broker: Arc<Broker>,
     searches: Arc<Semaphore>,
+    patience: Duration,
 }
 
 impl Audit {
     /// The service of this broker.
     #[must_use]
     pub fn new(broker: Arc<Broker>) -> Self {
-        Self { broker, searches: Arc::new(Semaphore::new(MAX_SEARCHES)) }
+        let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
+        Self { broker, searches, patience: PATIENCE }
+    }
+
+    /// The same, with another patience for those who do not read.
+    #[cfg(test)]
+    pub(crate) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 }
 
@@ -69,8 +81,8 @@ impl AuditService for Audit {
         let room = self.searches.clone().try_acquire_owned();
         let room = room.map_err(|_| status::failure(&Failure::Fault(Fault::Busy)))?;
         let (tell, told) = mpsc::channel(PAGE);
-        let broker = self.broker.clone();
-        tokio::spawn(query::Search { broker, asked, tell, _room: room }.run());
+        let (broker, patience) = (self.broker.clone(), self.patience);
+        tokio::spawn(query::Search { broker, asked, tell, patience, _room: room }.run());
         Ok(Response::new(ReceiverStream::new(told).boxed()))
     }
 

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dayfly_proto::v1;
 use dayfly_proto::v1::query_response::Message;
 use dayfly_verifier::id::Seq;
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::time::Timestamp;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::Status;
 
@@ -80,6 +82,8 @@ pub(super) struct Search {
     pub(super) broker: Arc<Broker>,
     pub(super) asked: Asked,
     pub(super) tell: mpsc::Sender<Told>,
+    /// How long a reader may take for what was found last.
+    pub(super) patience: Duration,
     /// There are only so many searches at once.
     pub(super) _room: OwnedSemaphorePermit,
 }
@@ -88,7 +92,7 @@ impl Search {
     pub(super) async fn run(self) {
         if let Err(status) = self.look().await {
             // The reader may have gone.
-            let _ = self.tell.send(Err(status)).await;
+            let _ = self.tell.send_timeout(Err(status), self.patience).await;
         }
     }
 
@@ -152,8 +156,10 @@ impl Search {
         Ok(())
     }
 
-    async fn tell(&self, message: Message) -> Result<(), mpsc::error::SendError<Told>> {
-        self.tell.send(Ok(v1::QueryResponse { message: Some(message) })).await
+    /// Fails where nobody reads: searches that are opened and left keep others from theirs.
+    async fn tell(&self, message: Message) -> Result<(), SendTimeoutError<Told>> {
+        let told = Ok(v1::QueryResponse { message: Some(message) });
+        self.tell.send_timeout(told, self.patience).await
     }
 }
 

@@ -161,3 +161,28 @@ async fn a50_only_so_many_searches_run_at_once_and_one_that_nobody_reads_ends() 
     };
     tokio::time::timeout(Duration::from_secs(30), again).await.unwrap();
 }
+
+/// Its room is wanted by others; and what came of it does not pass for all that there is.
+#[tokio::test]
+async fn a50_a_search_that_is_held_and_not_read_ends_without_its_end() {
+    let world = World::new().await;
+    world.long_record().await;
+    let audit = Audit::new(world.broker.clone()).patient(Duration::from_millis(1));
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        unread.push(audit.query(Request::new(limited(1000))).await.unwrap().into_inner());
+    }
+    let again = async {
+        while find(&audit, limited(1)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.unwrap();
+    for told in unread {
+        let told: Vec<_> = told.collect().await;
+        let ended = |told: &Result<v1::QueryResponse, Status>| {
+            matches!(told.as_ref().unwrap().message, Some(Message::End(_)))
+        };
+        assert!(!told.is_empty() && !told.iter().any(ended));
+    }
+}
