@@ -28,6 +28,7 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use crate::journal::{DOCUMENT_KEPT, Floor, Invitation, Joins, JournalError, Renew, Renewal};
@@ -121,6 +122,8 @@ pub struct Authority {
     joins: Arc<dyn Joins>,
     random: Arc<dyn Random>,
     floors: ArcSwap<BTreeMap<SpiffeId, Floor>>,
+    /// Held while they are read anew: what was read earlier never replaces what was read later.
+    reading: Mutex<()>,
 }
 
 impl Authority {
@@ -152,7 +155,7 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&root, key)?;
         let bundle = TrustBundle::new(domain, vec![root])?;
         let floors = ArcSwap::from_pointee(joins.floors().await?);
-        Ok(Self { issuer, bundle, joins, random, floors })
+        Ok(Self { issuer, bundle, joins, random, floors, reading: Mutex::default() })
     }
 
     /// The roots of the trust domain.
@@ -180,6 +183,7 @@ impl Authority {
 
     /// Reads anew which IDs are locked: another process may have changed it.
     pub async fn refresh(&self) -> Result<(), AuthorityError> {
+        let _reading = self.reading.lock().await;
         self.floors.store(Arc::new(self.joins.floors().await?));
         Ok(())
     }

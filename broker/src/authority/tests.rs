@@ -1,7 +1,10 @@
 //! What the authority must not do, over both stores.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use dayfly_agent::svid::{Side, SvidError};
 use dayfly_verifier::time::{Clock as _, SystemClock};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::journal::{Memory, Sqlite};
@@ -192,6 +195,68 @@ async fn a17_two_renewals_of_one_certificate_lock_the_id() {
         let renewed = founded.renew(&anew, 3, &next).await.unwrap();
         assert_eq!(founded.authority.admits(&founded.peer(&renewed)), Ok(()));
     }
+}
+
+/// A store whose next answer about locks, once it is armed, is on its way until it is let go.
+#[derive(Default)]
+struct Late {
+    memory: Memory,
+    armed: AtomicBool,
+    read: Notify,
+    let_go: Notify,
+}
+
+#[async_trait::async_trait]
+impl Joins for Late {
+    async fn invite(&self, invitation: &Invitation, now: Timestamp) -> Result<(), JournalError> {
+        self.memory.invite(invitation, now).await
+    }
+
+    async fn join(
+        &self,
+        id: &[u8; 16],
+        secret_hash: &[u8; 32],
+        key_hash: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<(SpiffeId, u64)>, JournalError> {
+        self.memory.join(id, secret_hash, key_hash, now).await
+    }
+
+    async fn renew(&self, renew: &Renew, now: Timestamp) -> Result<Renewal, JournalError> {
+        self.memory.renew(renew, now).await
+    }
+
+    async fn floors(&self) -> Result<BTreeMap<SpiffeId, Floor>, JournalError> {
+        let floors = self.memory.floors().await;
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.read.notify_one();
+            self.let_go.notified().await;
+        }
+        floors
+    }
+}
+
+#[tokio::test]
+async fn a17_what_was_read_of_locks_earlier_takes_no_lock_back() {
+    let late = Arc::<Late>::default();
+    let founded = Arc::new(founded(|_| late.clone()).await);
+    let first = founded.joined(AGENT).await;
+    founded.renew(&first, 1, &NewKey::generate().unwrap()).await.unwrap();
+    late.armed.store(true, Ordering::SeqCst);
+    let authority = founded.authority.clone();
+    let early = tokio::spawn(async move { authority.refresh().await });
+    late.read.notified().await;
+    // Meanwhile a lock shows.
+    let (seen, peer) = (founded.clone(), first.clone());
+    let forked =
+        tokio::spawn(async move { seen.renew(&peer, 1, &NewKey::generate().unwrap()).await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    late.let_go.notify_one();
+    assert!(forked.await.unwrap().unwrap_err().contains("locked"));
+    early.await.unwrap().unwrap();
+    assert_eq!(founded.authority.admits(&first), Err(Barred::Locked));
 }
 
 #[tokio::test]
