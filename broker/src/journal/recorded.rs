@@ -39,8 +39,9 @@ impl<T> Recorded<T> {
         Self(value)
     }
 
-    /// A part of what is recorded. The part is taken by reference: what is not in there cannot be
-    /// handed out as recorded.
+    /// A part of what is recorded. The part is taken by reference, so that nothing which was only
+    /// just made can be handed out as recorded. What `part` gives must be in there: a constant
+    /// would pass, too.
     pub fn project<U: Clone>(
         &self,
         part: impl for<'a> FnOnce(&'a T) -> Option<&'a U>,

@@ -97,6 +97,8 @@ pub async fn newest(store: &Arc<dyn Store>, limits: Limits) -> Option<Recorded<A
     for seq in kept {
         match take_up(store, seq, limits).await {
             Ok(state) => return Some(state),
+            // As it is meant to be after an upgrade, until the first of this version is taken.
+            Err(why @ Unfit::Fold(_)) => tracing::info!(%seq, %why, "a snapshot is not used"),
             Err(why) => tracing::error!(%seq, %why, "a snapshot is not used"),
         }
     }

@@ -1,7 +1,7 @@
 //! Snapshots, each a file beside that of the log, named after it: `journal.db-snapshot-<place>`.
 //! A half-written one has another name until it is whole and on the disk.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,7 @@ impl Sqlite {
             let parts = rest.and_then(|rest| rest.split_at_checked(DIGITS));
             if let Some((place, end)) = parts
                 && let Ok(place) = place.parse()
+                && is_of_a_snapshot(end)
             {
                 files.push((Seq(place), end.is_empty(), entry.path()));
             }
@@ -61,6 +62,8 @@ impl Snapshots for Sqlite {
         let half = PathBuf::from(half);
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half)?;
         let keep = || {
+            // For as long as it is written: it is not one that a broker left behind.
+            made.try_lock()?;
             let mut out = BufWriter::with_capacity(AT_ONCE_BYTES, made);
             write(&mut out)?;
             out.flush()?;
@@ -89,7 +92,10 @@ impl Snapshots for Sqlite {
     }
 
     fn forget_snapshots(&self, seq: Seq) -> io::Result<()> {
-        for (_, _, path) in self.snapshot_files()?.into_iter().filter(|(at, ..)| *at < seq) {
+        for (_, whole, path) in self.snapshot_files()?.into_iter().filter(|(at, ..)| *at < seq) {
+            if !whole && is_being_written(&path)? {
+                continue;
+            }
             match fs::remove_file(path) {
                 // Another broker was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -97,5 +103,28 @@ impl Snapshots for Sqlite {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether the name of a file ends so after the place of a snapshot: with nothing more where it is
+/// whole, and with the name of who writes it where it is half-written. Whatever else is not ours.
+fn is_of_a_snapshot(end: &str) -> bool {
+    end.is_empty()
+        || end
+            .strip_prefix('.')
+            .is_some_and(|who| who.len() == 32 && who.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether somebody is writing this file: they hold a lock on it, which goes with their process.
+fn is_being_written(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }

@@ -230,15 +230,30 @@ fn a41_snapshots_are_their_owners_and_halves_are_forgotten() {
     let (dir, path) = file();
     let store = Sqlite::open(&path).unwrap();
     let at = |seq: u64, end: &str| dir.path().join(format!("journal.db-snapshot-{seq:020}{end}"));
-    let half = at(3, ".0123");
+    let half = at(3, &format!(".{}", "01".repeat(16)));
     std::fs::write(&half, "half").unwrap();
+    // What somebody put there is not ours.
+    let theirs =
+        [".0123", ".bak", " (copy)", "0", &format!(".{}", "x".repeat(32))].map(|end| at(3, end));
+    theirs.iter().for_each(|copy| std::fs::write(copy, "theirs").unwrap());
     store.keep_snapshot(Seq(5), &mut |out| out.write_all(b"five")).unwrap();
     let mode = std::fs::metadata(at(5, "")).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode, store.snapshots().unwrap()), (0o600, vec![Seq(5)]));
     assert!(half.exists());
     store.forget_snapshots(Seq(5)).unwrap();
     assert!(!half.exists() && at(5, "").exists());
+    assert!(theirs.iter().all(|copy| std::fs::remove_file(copy).is_ok()));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4, "the log's three and this");
+    // What another broker still writes is left to it.
+    let other = Sqlite::open(&path).unwrap();
+    let forget_meanwhile = &mut |out: &mut dyn std::io::Write| {
+        out.write_all(b"fo")?;
+        store.forget_snapshots(Seq(5))?;
+        out.write_all(b"ur")
+    };
+    other.keep_snapshot(Seq(4), forget_meanwhile).unwrap();
+    assert_eq!(store.snapshots().unwrap(), [Seq(5), Seq(4)]);
+    store.forget_snapshots(Seq(5)).unwrap();
 
     std::os::unix::fs::symlink(at(5, ""), at(6, "")).unwrap();
     assert!(store.snapshot(Seq(5)).is_ok() && store.snapshot(Seq(6)).is_err());
