@@ -235,6 +235,10 @@ impl Opened {
         let ended = tokio::select! {
             () = shutdown.begins() => Ok(()),
             ended = &mut deciding => Err(why_ended(ended)),
+            () = failed(&mut chores) => {
+                let what = "a task that heartbeats, keys or snapshots rest on has failed";
+                Err(JournalError::Unavailable(what.into()))
+            }
         };
         readiness.set(false);
         if let Err(error) = &ended {
@@ -268,6 +272,16 @@ fn why_ended(ended: Result<Result<(), JournalError>, tokio::task::JoinError>) ->
         Ok(Err(error)) => error,
         Ok(Ok(())) | Err(_) => JournalError::Unavailable("the task that decides has ended".into()),
     }
+}
+
+/// Waits until one of these tasks fails. That one ends is no failure.
+async fn failed(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if ended.is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Where a listener listens, as it is told.
@@ -329,5 +343,25 @@ async fn look_after(broker: Arc<Broker>, live: Live) {
         if let Err(error) = broker.authority.refresh().await {
             tracing::warn!(%error, "cannot read which IDs are locked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_noticed_and_one_that_ends_is_not() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        let (fail, told) = tokio::sync::oneshot::channel::<()>();
+        tasks.spawn(async move { told.await.unwrap() });
+        let mut failed = Box::pin(failed(&mut tasks));
+        for _ in 0..10 {
+            assert!(futures_util::poll!(&mut failed).is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(fail);
+        tokio::time::timeout(Duration::from_secs(30), failed).await.unwrap();
     }
 }
