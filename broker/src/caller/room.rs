@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dayfly_verifier::spiffe::SpiffeId;
 
-/// The most streams of one SPIFFE ID: each instance of a gateway has one, and each wait of an agent.
+/// The most streams of one SPIFFE ID: each instance of a gateway has one, and each wait of an
+/// agent.
 const PER_IDENTITY: usize = 4096;
 /// The most streams in all.
 const IN_ALL: usize = 32_768;

@@ -24,7 +24,8 @@ use crate::record::story::{Directories, Story};
 /// Tell what became of a request, or of all requests for a task or of a workload: who asked for
 /// what and why, who approved it with which signature, what came of it, and how it ended.
 ///
-/// It is told from the record. Signatures are verified again, on this machine.
+/// It is told from the record. Signatures are verified again, on this machine. The revocation of a
+/// single block (`revoke --block`) is not told: the record does not say of which token it was.
 #[derive(Debug, Args)]
 pub struct History {
     /// The id of a request or grant, a task, or the SPIFFE ID of a workload.

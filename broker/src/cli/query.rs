@@ -24,7 +24,8 @@ const PAGE: u32 = 1000;
 /// Find the entries about something. Everything that is named must hold.
 ///
 /// The broker reads every entry of the span of time for it (about a second for a hundred thousand
-/// of them): name a span where the record is long. `history` tells one request in plain words.
+/// of them): name a span where the record is long. `history` tells one request in plain words. The
+/// revocation of a single block is about no grant, task or workload: `--kind revoked` finds it.
 #[derive(Debug, Args)]
 pub(super) struct Query {
     /// About this request or grant.

@@ -83,8 +83,8 @@ async fn who_comes_back_is_told_what_came_since() {
     }
 }
 
-/// One gateway with a short bound makes heartbeats frequent; a disk that takes longer than the pause
-/// between them is still fast enough for all others.
+/// One gateway with a short bound makes heartbeats frequent; a disk that takes longer than the
+/// pause between them is still fast enough for all others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_disk_makes_heartbeats_late_and_does_not_end_them() {
     let world = World::new().await;
