@@ -41,7 +41,7 @@ use crate::signer::{Signer, SignerError};
 use crate::telemetry::{Gauges, Metrics, Page, Readiness, pages};
 
 /// How often the broker looks after its own certificate, its keys and the locks of the authority.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Where time and randomness come from.
 #[derive(Clone)]

@@ -14,9 +14,9 @@ const BOUND: Duration = Duration::from_secs(5);
 /// The most keys that a trust statement lists is 64; old ones are dropped before that.
 const LISTED: u32 = 8;
 
-/// How often keys are rotated: `DAYFLY_ROTATIONS`, or few.
+/// How often keys are rotated: `DAYFLY_TEST_ROTATIONS`, or few.
 fn rotations() -> u32 {
-    std::env::var("DAYFLY_ROTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(3)
+    std::env::var("DAYFLY_TEST_ROTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(3)
 }
 
 fn key_of(token: &str) -> u32 {

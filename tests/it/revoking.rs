@@ -138,7 +138,7 @@ async fn a_revocation_whose_broker_is_lost_is_told_to_be_on_record() {
     let mut revoking = revoking.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(revoking.stderr.take().unwrap()).lines().map_while(Result::ok);
     let recorded = lines.find(|line| line.contains("revoked as entry ")).unwrap();
-    lines.find(|line| line.contains("before the broker's start")).unwrap();
+    lines.find(|line| line.contains("that this broker does not know")).unwrap();
     world.kill();
     let ended = revoking.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(20), "{ended:?}");

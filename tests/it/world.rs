@@ -1,12 +1,13 @@
 //! A broker as its own process, made and reached as its users would: `dayfly init`, `serve`,
 //! `invite`, `join`, over mutual TLS.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dayfly_agent::session::Session;
@@ -273,11 +274,15 @@ pub(crate) fn get(http: SocketAddr, path: &str) -> Option<String> {
     Some(answer)
 }
 
-/// A port at which nobody listens, below those that the system gives to whoever connects.
+/// A port at which nobody listens, below those that the system gives to whoever connects. No other
+/// test of this process gets it, not even while whoever listens there is started anew.
 pub(crate) fn free_port() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = 10_000_u16.saturating_add(u16::from_le_bytes(random()) % 20_000);
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port))
+            && GIVEN.lock().unwrap().insert(port)
+        {
             return listener.local_addr().unwrap();
         }
     }

@@ -298,8 +298,13 @@ fn three_delegations_and_eight_blocks_are_counted_before_any_signature() {
     assert!(token.check(&root()).is_ok());
 }
 
+/// How many chains of blocks are put together: `DAYFLY_TEST_CHAINS`, or some.
+fn chains() -> u32 {
+    std::env::var("DAYFLY_TEST_CHAINS").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(chains()))]
 
     /// Every selection and order of blocks but the token's own, with the proof that the thief has.
     #[test]
