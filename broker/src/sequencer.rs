@@ -6,6 +6,7 @@ mod decided;
 mod failure;
 mod pace;
 mod settle;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dayfly_verifier::id::Seq;
-use dayfly_verifier::time::Clock;
+use dayfly_verifier::time::{Clock, Timestamp};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
@@ -22,6 +23,7 @@ use decided::{Decided, Outcomes};
 pub use failure::{Failure, Fault};
 use pace::Pace;
 use settle::{Effort, GIVE_UP};
+use waiting::{Asked, Waiting};
 
 use crate::core::command::{Caller, Command};
 use crate::core::decide::decide;
@@ -57,19 +59,6 @@ pub struct Sequencer {
     clock_off: Arc<AtomicBool>,
 }
 
-/// Something that waits for the log.
-struct Waiting {
-    what: Option<Asked>,
-    answer: oneshot::Sender<Result<Done, Failure>>,
-}
-
-/// A command, with what comes with it.
-struct Asked {
-    command: Command,
-    caller: Caller,
-    text: Option<FreeText>,
-}
-
 /// The task that decides. Run it; it ends when no [`Sequencer`] is left, or with what stopped it.
 pub struct Deciding {
     journal: Arc<dyn Journal>,
@@ -82,6 +71,9 @@ pub struct Deciding {
     /// The newest durable state.
     base: Recorded<Arc<State>>,
 }
+
+/// Makes a command of a state, and the time at which it is decided.
+pub type Remake = Box<dyn FnMut(&State, Timestamp) -> Command + Send>;
 
 /// A durable state that has what a command made happen, and whether it made anything happen: if
 /// not, it had happened already.
@@ -170,7 +162,7 @@ impl Sequencer {
     /// The same, and whether it was this very command that made it happen. Where it cannot be told
     /// any more, it was not: good for what must count at most once.
     pub async fn submit_once(&self, command: Command, caller: Caller) -> Result<Done, Failure> {
-        self.wait(Some(Asked { command, caller, text: None })).await
+        self.wait(Some(Asked::new(command, caller, None))).await
     }
 
     /// The same for a command that names a free text: it is kept with the entry that names it, and
@@ -181,7 +173,20 @@ impl Sequencer {
         caller: Caller,
         text: Option<FreeText>,
     ) -> Result<Recorded<Arc<State>>, Failure> {
-        self.wait(Some(Asked { command, caller, text })).await.map(|(state, _)| state)
+        self.wait(Some(Asked::new(command, caller, text))).await.map(|(state, _)| state)
+    }
+
+    /// The same for a command that is made anew of the very state that it is decided on: good for
+    /// what rests on more of it than stays the same for long. All that is decided waits for
+    /// `remake`: what takes long in it is to be prepared before.
+    pub async fn submit_remade(
+        &self,
+        command: Command,
+        remake: Remake,
+        caller: Caller,
+    ) -> Result<Recorded<Arc<State>>, Failure> {
+        let asked = Asked { remake: Some(remake), ..Asked::new(command, caller, None) };
+        self.wait(Some(asked)).await.map(|(state, _)| state)
     }
 
     /// The state as of a moment after this call began, whichever broker appended to the log. What
@@ -287,7 +292,8 @@ impl Deciding {
             return Err(JournalError::Conflict);
         }
         let (after, entries) = (&self.base.head, &decided.entries);
-        let appended = match batch.iter().all(Waiting::takes_away) {
+        let takes_away = batch.iter().all(Waiting::takes_away);
+        let appended = match takes_away {
             true => self.journal.append(after, entries).await,
             false => self.journal.append_in_turn(after, entries).await,
         };
@@ -310,14 +316,17 @@ impl Deciding {
     }
 
     /// Decides the batch in order, each command on what the ones before it made happen.
-    fn decide(&mut self, batch: &[Waiting]) -> Result<Decided, JournalError> {
+    fn decide(&mut self, batch: &mut [Waiting]) -> Result<Decided, JournalError> {
         let now = self.pace.read().0.max(self.base.time);
         let mut decided = Decided::on(State::clone(&self.base));
         for Waiting { what, .. } in batch {
-            let Some(Asked { command, caller, text }) = what else {
+            let Some(Asked { command, remake, caller, text }) = what else {
                 decided.outcomes.push(Ok(false));
                 continue;
             };
+            if let Some(remake) = remake {
+                *command = remake(&decided.state, now);
+            }
             let outcome = match decide(&decided.state, command, caller, now) {
                 Ok((by, events)) => decided.record(&by, now, events, text.as_ref())?,
                 Err(denial) => Err(denial.into()),
@@ -365,26 +374,6 @@ impl Deciding {
         self.published.store(Arc::new(self.base.clone()));
         self.heads.send_replace(self.base.head);
         Ok(())
-    }
-}
-
-impl Waiting {
-    /// Whether it gives nothing.
-    fn takes_away(&self) -> bool {
-        self.what.as_ref().is_none_or(|asked| asked.command.takes_away())
-    }
-
-    /// Whether any workload can ask for it as often as it likes: it must not keep an operator from
-    /// taking away.
-    fn is_common(&self) -> bool {
-        let by_holder =
-            |asked: &Asked| matches!(asked.command, Command::Complete(..) | Command::Cancel(..));
-        self.what.as_ref().is_none_or(by_holder)
-    }
-
-    fn answer(self, answer: Result<Done, Failure>) {
-        // The client may have gone.
-        let _ = self.answer.send(answer);
     }
 }
 

@@ -7,6 +7,7 @@ use dayfly_proto::v1;
 use dayfly_verifier::id::GrantId;
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::time::Timestamp;
+use tokio::task::spawn_blocking;
 use tonic::Status;
 
 use super::ask::question;
@@ -37,12 +38,19 @@ pub(super) async fn apply(
     }
     let files = files.into_iter().map(|v1::BundleFile { name, content }| (name, content.into()));
     let files = BundleFiles::new(files).map_err(|problems| refused(&problems))?;
-    let bundle = Bundle::load(&files).map_err(|problems| refused(&problems))?;
-    let mut said = BTreeMap::new();
     let before = broker.sequencer.state();
-    let now = broker.now(&before);
-    let foreseen = decide(&before, &application(&before, &bundle, now, &mut said), &caller, now);
-    let (_, events) = foreseen.map_err(|denial| status::denial(&denial))?;
+    let (now, by) = (broker.now(&before), caller.clone());
+    // Much is asked of policy: of every case that is open.
+    let asked = spawn_blocking(move || {
+        let bundle = Bundle::load(&files).map_err(|problems| refused(&problems))?;
+        let mut said = BTreeMap::new();
+        let command = application(&before, &bundle, now, &mut said);
+        let (_, events) =
+            decide(&before, &command, &by, now).map_err(|denial| status::denial(&denial))?;
+        Ok::<_, Status>((files, before, Arc::new(bundle), said, command, events))
+    });
+    let asked = asked.await.map_err(|error| status::unavailable(&error))?;
+    let (files, before, bundle, mut said, command, events) = asked?;
     if dry_run {
         return Ok(answer(&bundle, &before, events.iter().filter_map(drifted).collect()));
     }
@@ -50,14 +58,17 @@ pub(super) async fn apply(
     let digest = bundle.digest();
     let kept = broker.store.put_bundle(&digest, &files.to_bytes()).await;
     kept.map_err(|error| status::unavailable(&error))?;
-    let ask = |state: &State, _: &Bundle, now| Ok(application(state, &bundle, now, &mut said));
-    let state = broker.submit_judged(&caller, None, ask).await?;
+    // What is open may change all the time: what has not changed was asked about.
+    let of = Arc::clone(&bundle);
+    let remake = Box::new(move |state: &State, now| application(state, &of, now, &mut said));
+    let applied = broker.sequencer.submit_remade(command, remake, caller).await;
+    let state = applied.map_err(|failure| status::failure(&failure))?;
     tracing::info!(bundle = %digest, "applied");
     Ok(answer(&bundle, &state, ended(&before, &state)))
 }
 
 /// The command, with what `bundle` says of all that is open. What it `said` of a case before holds
-/// as long as that rested on what the state has now: under load each attempt has little to ask.
+/// as long as that rested on what the state has now.
 fn application(
     state: &State,
     bundle: &Bundle,

@@ -63,7 +63,9 @@ impl Reads {
     pub(super) fn of(policies: &str) -> Self {
         let parts = policies.replace("context.", "").replace("context has ", "");
         let whole = parts.contains("context") || policies.contains('\\');
-        let reads = |name| whole || policies.contains(name);
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let names = policies.split(|c| !is_of_name(c));
+        let reads = |name| whole || names.clone().any(|other| other == name);
         Self { now: reads("now"), held: reads("held"), task: reads("task") }
     }
 }
@@ -134,6 +136,7 @@ mod tests {
         assert_eq!(reads("when { context.lifetime < 5 && context has uses }"), [false; 3]);
         assert_eq!(reads("when { context.now.minute_of_day < 5 }"), [true, false, false]);
         assert_eq!(reads("when { context has held && true }"), [false, true, false]);
+        assert_eq!(reads("@reason(\"not known, not upheld\") permit (p, a, r);"), [false; 3]);
         assert_eq!(reads("when { context[\"task\"] == \"t\" }"), [true; 3]);
         for whole in [
             "when { context == {a: 1} }",

@@ -41,10 +41,30 @@ async fn what_gives_has_its_share_of_every_batch() {
 async fn what_comes_late_to_be_taken_away_still_goes_first() {
     let journal = Arc::new(memory().await);
     let (sequencer, mut deciding) = start_at(&journal, 10).await;
-    let asked = Asked { command: add_key(1, 99_999), caller: broker(), text: None };
+    let asked = Asked::new(add_key(1, 99_999), broker(), None);
     let (answer, _answered) = oneshot::channel();
     let mut taking = sequencer.submit(revoke(1), operator()).boxed();
     assert!((&mut taking).now_or_never().is_none());
     let batch = deciding.fill(Waiting { what: Some(asked), answer });
     assert_eq!(batch.iter().map(Waiting::takes_away).collect::<Vec<_>>(), [true, false]);
+}
+
+/// What another one brought about meanwhile, in the same batch even, is there to be seen.
+#[tokio::test]
+async fn a_command_is_made_anew_of_the_state_that_it_is_decided_on() {
+    let journal = Arc::new(memory().await);
+    let (sequencer, deciding) = start_at(&journal, 10).await;
+    let mut first = sequencer.submit(add_key(7, 99_999), broker()).boxed();
+    assert!((&mut first).now_or_never().is_none());
+    let remake = |state: &State, _| {
+        let last = state.keys.keys().map(|key| key.0).max().unwrap_or_default();
+        add_key(last + 1, 88_888)
+    };
+    let remade = sequencer.submit_remade(add_key(7, 11_111), Box::new(remake), broker());
+    let mut remade = remade.boxed();
+    assert!((&mut remade).now_or_never().is_none());
+    tokio::spawn(deciding.run());
+    first.await.unwrap();
+    remade.await.unwrap();
+    assert_eq!(events(&*journal).await, [key_event(7, 99_999), key_event(8, 88_888)]);
 }

@@ -226,3 +226,30 @@ async fn with_peers_nothing_holds_everywhere_before_those_refuse_who_follow_them
     world.forward(1);
     while !telling.next().await.unwrap().unwrap().holds_everywhere {}
 }
+
+/// What is open is another at every moment: the operator who tightens policy does not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bundle_is_put_into_force_while_much_is_asked_for() {
+    let world = World::new().await;
+    let asking = async |name: &str, key: u8| {
+        let agent = world.agent(name, key);
+        for n in 0..=u8::MAX {
+            let filing = world.filing(&agent, n, "read orders/prod/o-17");
+            let filed = world.file(&agent, filing).await.unwrap();
+            let _closed_by_then = world.cancel(&agent, &filed.request_id).await;
+        }
+    };
+    let all = async {
+        tokio::join!(
+            asking("agent/a", 1),
+            asking("agent/b", 2),
+            asking("agent/c", 3),
+            asking("agent/d", 4)
+        )
+    };
+    tokio::select! {
+        biased;
+        _ = all => panic!("it was put into force only when nobody asked any more"),
+        applied = world.apply("olga", tightened(), false) => assert!(applied.is_ok(), "{applied:?}"),
+    }
+}
