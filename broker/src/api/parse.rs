@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 use crate::core::case::Case;
 use crate::core::command::Filing;
 use crate::core::event::{Target, TaskOutcome};
-use crate::core::limits::MAX_LEASE;
+use crate::core::limits::{MAX_LEASE, MAX_USES};
 
 /// A request as it was filed, with what must be looked at before it is decided.
 #[derive(Clone)]
@@ -68,11 +68,18 @@ pub fn filed(message: v1::RequestAccessRequest) -> Result<Filed, Invalid> {
         task: text("task", &task)?,
         purpose: text("purpose", &purpose)?,
         lifetime: lifetime(lifetime_seconds)?,
-        uses: NonZeroU32::new(uses),
+        uses: self::uses(uses)?,
         justification: None,
     };
     let justification = free_text("justification", justification)?;
     Ok(Filed { filing, justification, proof: self::proof(proof)?, digest })
+}
+
+fn uses(uses: u32) -> Result<Option<NonZeroU32>, Invalid> {
+    if uses > MAX_USES {
+        return Err(Invalid::new("uses", format!("must be at most {MAX_USES}")));
+    }
+    Ok(NonZeroU32::new(uses))
 }
 
 /// A call about one request of the caller: its id and the proof by its holder key.

@@ -27,6 +27,9 @@ pub const MAX_LOCKS: usize = 256;
 /// How many locks are remembered: one that was lifted is, until what would have been its end.
 pub const MAX_LOCKS_REMEMBERED: usize = 4_096;
 
+/// How many uses a grant may count: each that was redeemed is remembered as long as the grant.
+pub const MAX_USES: u32 = 10_000;
+
 /// How many exchanges may be answered with one token: each answer is an entry.
 pub const MAX_ANSWERS: u32 = 256;
 

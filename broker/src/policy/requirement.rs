@@ -11,6 +11,8 @@ use cedar_policy::{Effect, Policy};
 use dayfly_verifier::id::GroupId;
 use dayfly_verifier::request::Requirement;
 
+use crate::core::limits::MAX_USES;
+
 /// The longest lease that a policy may allow.
 pub const HARD_MAX_LEASE: Duration = Duration::from_secs(12 * 3600);
 /// The longest lease where a policy does not say.
@@ -60,7 +62,7 @@ pub(super) fn read(
                 lease(value).map(|lease| demand.max_lease = Some((lease, id.to_owned())))
             }
             (Effect::Permit, "max_uses") => {
-                count(value, u32::MAX).map(|uses| demand.max_uses = Some((uses, id.to_owned())))
+                count(value, MAX_USES).map(|uses| demand.max_uses = Some((uses, id.to_owned())))
             }
             (Effect::Permit, "online") if value.is_empty() => {
                 demand.online = true;

@@ -50,6 +50,7 @@ fn every_field_is_refused_by_its_name() {
         ("purpose", |f| f.purpose = String::new()),
         ("justification", |f| f.justification = "ä".repeat(1025)),
         ("lifetime_seconds", |f| f.lifetime_seconds = 43_201),
+        ("uses", |f| f.uses = 10_001),
         ("proof", |f| f.proof = None),
         ("proof.signature", |f| f.proof.as_mut().unwrap().signature = vec![0; 63].into()),
         ("proof.at_ms", |f| f.proof.as_mut().unwrap().at_ms = -1),
@@ -135,7 +136,9 @@ proptest! {
         lifetime in prop_oneof![
             Just(0), Just(1), Just(43_200), Just(43_201), Just(u64::MAX), any::<u64>()
         ],
-        uses in prop_oneof![Just(0), Just(1), Just(u32::MAX), any::<u32>()],
+        uses in prop_oneof![
+            Just(0), Just(1), Just(10_000), Just(10_001), Just(u32::MAX), any::<u32>()
+        ],
         at_ms in prop_oneof![
             Just(i64::MIN), Just(-1), Just(0), Just(253_402_300_799_999), Just(253_402_300_800_000),
             Just(i64::MAX), any::<i64>()
@@ -144,7 +147,9 @@ proptest! {
         let mut filing = base();
         (filing.lifetime_seconds, filing.uses) = (lifetime, uses);
         filing.proof.as_mut().unwrap().at_ms = at_ms;
-        let in_range = lifetime <= 43_200 && (0..=253_402_300_799_999).contains(&at_ms);
+        let in_range = lifetime <= 43_200
+            && uses <= 10_000
+            && (0..=253_402_300_799_999).contains(&at_ms);
         match parse::filed(filing) {
             Err(_) => prop_assert!(!in_range),
             Ok(filed) => {

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use dayfly_verifier::time::SystemClock;
 
+use super::write::write_in;
 use super::*;
 use crate::core::event::{Actor, Entry};
 use crate::core::tests::keeping::{random, story};
@@ -83,6 +84,25 @@ fn every_part_of_a_state_is_kept() {
         assert_eq!(bytes(&copy(&state).unwrap()), bytes(&state));
     }
     assert_eq!(copy(&State::default()).unwrap(), State::default());
+}
+
+/// Few grants may hold more than a frame takes.
+#[test]
+fn what_is_too_long_for_one_frame_takes_several() {
+    let state = folded(&story());
+    let most = |most| {
+        let mut content = Vec::new();
+        let digest = write_in(&state, &mut content, &|| false, most)?;
+        let reader = Reader::open(Box::new(io::Cursor::new(content))).unwrap();
+        Ok::<_, io::Error>((digest, reader.finish(digest, state.limits).unwrap()))
+    };
+    let (whole, _) = most(u32::MAX >> 4).unwrap();
+    let longest = |digest: &SnapshotDigest| *digest == whole;
+    let parted = (1..5_000).rev().map_while(|bytes| most(bytes).ok());
+    let parted: Vec<_> = parted.filter(|(digest, _)| !longest(digest)).collect();
+    assert!(!parted.is_empty(), "some bound parts the cases and still takes each");
+    assert!(parted.iter().all(|(_, read)| *read == state));
+    assert!(most(16).is_err());
 }
 
 #[test]
