@@ -32,7 +32,7 @@ fn field(filing: v1::RequestAccessRequest) -> String {
 fn every_field_is_refused_by_its_name() {
     assert_eq!(field(base()), "nothing");
     type Change = fn(&mut v1::RequestAccessRequest);
-    let changes: [(&str, Change); 16] = [
+    let changes: [(&str, Change); 17] = [
         ("request_id", |f| f.request_id = "936da01f-9abd-4d9d-80c7-02af85c822a8".into()),
         ("principal", |f| f.principal = "a b".into()),
         ("holder_key", |f| f.holder_key = vec![0; 32].into()),

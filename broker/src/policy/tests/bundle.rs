@@ -206,7 +206,7 @@ fn every_problem_is_told_with_file_and_place() {
             "people.toml person.olga.roles: `admin` is none of operator, auditor, policy-admin",
             "workloads.toml workload[1].owners: `bea` is not a person of people.toml",
             "policy.cedar line 3 (`staging`): `@max_tll` is not an annotation that we know",
-            "policy.cedar line 48 (`refund-large`): `@max_uses` must count from 1 to 4294967295, \
+            "policy.cedar line 48 (`refund-large`): `@max_uses` must count from 1 to 10000, \
              in digits",
         ]
     );
