@@ -194,11 +194,12 @@ impl fmt::Display for Right {
     }
 }
 
-/// Rights, and the constraints that hold for every one of them. In one order, each once.
+/// Rights, and the constraints that hold for every one of them. In one order, each once. A clone
+/// shares them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scope {
-    rights: BTreeSet<Right>,
-    constraints: BTreeSet<Constraint>,
+    rights: Arc<[Right]>,
+    constraints: Arc<[Constraint]>,
 }
 
 /// Why a scope does not let a call through.
@@ -227,7 +228,8 @@ impl Scope {
         for Constraint { limit, .. } in &constraints {
             limit.check()?;
         }
-        Ok(Self { rights, constraints })
+        let (rights, constraints) = (rights.into_iter(), constraints.into_iter());
+        Ok(Self { rights: rights.collect(), constraints: constraints.collect() })
     }
 
     /// The rights, in order.
@@ -252,7 +254,7 @@ impl Scope {
         if !self.rights.iter().any(fits) {
             return Err(OutOfScope::Right);
         }
-        for constraint in &self.constraints {
+        for constraint in &*self.constraints {
             if !constraint.allows(arguments) {
                 return Err(OutOfScope::Argument(constraint.argument.clone()));
             }
@@ -286,8 +288,12 @@ impl Scope {
         rights: Option<&BTreeSet<Right>>,
         constraints: &BTreeSet<Constraint>,
     ) -> Result<Self, Invalid> {
-        let rights = rights.unwrap_or(&self.rights).clone();
-        let constraints = self.constraints.union(constraints).cloned();
+        let rights: BTreeSet<_> = match rights {
+            Some(rights) => rights.clone(),
+            None => self.rights.iter().cloned().collect(),
+        };
+        let constraints: BTreeSet<_> =
+            self.constraints.iter().chain(constraints).cloned().collect();
         let narrowed = Self::new(rights, constraints)?;
         if self.covers(&narrowed) {
             Ok(narrowed)
