@@ -31,6 +31,9 @@ impl Index {
     }
 }
 
+/// Of how many texts it is looked how they begin.
+const SAMPLE: usize = 64;
+
 /// Whether a case is open at `time`, and how.
 fn open(case: &Case, time: Timestamp) -> Tally {
     match case.due() {
@@ -61,25 +64,26 @@ impl Grouped<TaskId, Tally> {
     }
 }
 
-impl<K: Ord + Clone, N: Clone + Default + Eq> Grouped<K, N> {
+impl<K: Ord + Clone + 'static, N: Clone + Default + Eq> Grouped<K, N> {
     /// The cases by what `key` says, whose order is that of its `text`; `count` makes what is
     /// counted of how many are open, and of how many there are.
-    fn by(
-        cases: &[Named],
+    fn by<'a>(
+        cases: &'a [Named],
         time: Timestamp,
-        key: impl Fn(&Case) -> &K,
+        key: impl Fn(&'a Case) -> &'a K,
         text: impl Fn(&K) -> &str,
         count: impl Fn(Tally, u32) -> N,
     ) -> Self {
-        let mut keys: Vec<_> =
-            cases.iter().map(|(id, case)| (0, key(case), *id, open(case, time))).collect();
         // Texts lie far apart, and most begin alike: what tells most of them apart comes along.
-        let alike = in_common(keys.iter().map(|(_, key, ..)| text(key)));
-        for (start, key, ..) in &mut keys {
-            *start = start_of(text(key), alike);
-        }
+        let some = cases.len().div_ceil(SAMPLE).max(1);
+        let alike = in_common(cases.iter().step_by(some).map(|(_, case)| text(key(case))));
+        let of = |(id, case): &'a Named| {
+            let key = key(case);
+            (start_of(text(key), alike), key, *id, open(case, time))
+        };
+        let mut keys: Vec<_> = cases.iter().map(of).collect();
         keys.sort_unstable_by_key(|(start, key, id, _)| (*start, *key, *id));
-        let mut counts = OrdMap::new();
+        let (mut places, mut counts) = (OrdSet::new(), OrdMap::new());
         for run in keys.chunk_by(|(_, one, ..), (_, other, ..)| one == other) {
             let Some((_, key, ..)) = run.first() else { continue };
             let tally = run.iter().fold(Tally::default(), |sum, (.., one)| sum.plus(*one));
@@ -87,8 +91,8 @@ impl<K: Ord + Clone, N: Clone + Default + Eq> Grouped<K, N> {
             if counted != N::default() {
                 counts.insert(K::clone(key), counted);
             }
+            places.extend(run.iter().map(|(_, key, id, _)| (K::clone(key), *id)));
         }
-        let places = keys.into_iter().map(|(_, key, id, _)| (key.clone(), id)).collect();
         Self { places, counts }
     }
 }

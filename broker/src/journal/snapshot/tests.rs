@@ -93,7 +93,7 @@ fn what_is_too_long_for_one_frame_takes_several() {
     let most = |most| {
         let mut content = Vec::new();
         let digest = write_in(&state, &mut content, &|| false, most)?;
-        let reader = Reader::open(Box::new(io::Cursor::new(content))).unwrap();
+        let reader = Reader::open(Box::new(Cursor::new(content))).unwrap();
         Ok::<_, io::Error>((digest, reader.finish(digest, state.limits).unwrap()))
     };
     let (whole, _) = most(u32::MAX >> 4).unwrap();
