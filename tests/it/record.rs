@@ -294,6 +294,42 @@ async fn a25_what_was_done_to_the_file_of_the_record_is_named() {
     assert!(found.contains("ends at entry 0"), "{found}");
 }
 
+/// While the broker runs: what was erased is in no file of it, and the record is still whole.
+#[tokio::test]
+async fn an_erased_text_is_gone_and_the_record_stays_whole() {
+    let world = World::start("");
+    let agent = Agent::new(&world, "agent/refunds").await;
+    let request = agent.ask("refund orders/prod/o-17", Some(500)).await;
+    let journal = world.path("broker/journal.db");
+    let left = || {
+        let dir = std::fs::read_dir(journal.parent().unwrap()).unwrap();
+        let files = dir.map(|file| file.unwrap().path()).filter(|path| path.is_file());
+        let text = b"the customer asked".as_slice();
+        let has = |path: &std::path::PathBuf| {
+            std::fs::read(path).unwrap().windows(text.len()).any(|part| part == text)
+        };
+        files.filter(has).count()
+    };
+    assert!(left() > 0);
+    let filed = query(&world, &["--grant", &request.grant_id]).remove(0);
+    let filed = &filed["entry"]["event"]["request_filed"]["justification"];
+    let digest = filed.as_str().unwrap().to_owned();
+    let file = journal.to_str().unwrap();
+    let erase = |digest: &str| {
+        let args = ["--output", "json", "audit", "erase", digest, "--journal", file];
+        lines(&world.run(AUDITOR, &args)).remove(0)["erased"].as_bool().unwrap()
+    };
+    assert!(!erase(&"ab".repeat(32)));
+    assert!(left() > 0);
+    assert!(erase(&digest));
+    assert_eq!(left(), 0);
+    assert!(!erase(&digest));
+    let told = world.run(AUDITOR, &["history", &request.grant_id]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("erased since") && !told.contains("the customer asked"), "{told}");
+    assert!(world.run(AUDITOR, &["audit", "verify"]).status.success());
+}
+
 #[tokio::test]
 async fn a25_another_log_in_its_place_is_told_from_the_one_that_was_seen() {
     let one = World::start("");

@@ -14,6 +14,7 @@ use dayfly_verifier::invalid::Invalid;
 use serde_json::json;
 
 use super::audit_line::line;
+use super::erase::Erase;
 use super::exit::{Exit, Refused};
 use super::query::Query;
 use super::{Context, block_on};
@@ -36,6 +37,7 @@ enum Verb {
     Tail(Tail),
     Query(Box<Query>),
     Verify(Verify),
+    Erase(Erase),
 }
 
 /// Print the record, one entry a line, and go on as it grows.
@@ -150,6 +152,7 @@ impl Audit {
             Verb::Tail(tail) => block_on(tail.run(context)),
             Verb::Query(query) => block_on(query.run(context)),
             Verb::Verify(verify) => block_on(verify.run(context)),
+            Verb::Erase(erase) => block_on(erase.run(context)),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod completion;
 pub mod console;
 pub mod demo;
 pub mod dev;
+mod erase;
 pub mod exit;
 pub mod history;
 pub mod host;

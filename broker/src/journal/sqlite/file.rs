@@ -193,6 +193,14 @@ pub(super) fn fold_back(connection: &Connection) {
     }
 }
 
+/// Folds all of the write-ahead log back and leaves nothing in its file.
+pub(super) fn empty_log(connection: &Connection) -> Result<(), JournalError> {
+    let busy: i64 = connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))
+        .map_err(failed)?;
+    if busy == 0 { Ok(()) } else { Err(unavailable("others read the write-ahead log just now")) }
+}
+
 pub(super) fn checkpoint(connection: &Connection, mode: &'static str) -> Result<(), JournalError> {
     let pragma = match mode {
         "RESTART" => "PRAGMA wal_checkpoint(RESTART)",

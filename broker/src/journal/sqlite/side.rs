@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension as _, Transaction};
 use super::super::{
     Bundles, DOCUMENT_KEPT, Floor, FreeText, Invitation, Joins, JournalError, Renew, Renewal, Texts,
 };
-use super::{Sqlite, corrupt, failed, number};
+use super::{Lane, Sqlite, corrupt, failed, file, number};
 
 /// Keeps a text in the transaction of the entry that names it. One that is kept already stays.
 pub(super) fn put_text(tx: &Transaction<'_>, text: &FreeText) -> Result<(), JournalError> {
@@ -42,11 +42,15 @@ impl Texts for Sqlite {
 
     async fn erase_text(&self, digest: &TextDigest) -> Result<bool, JournalError> {
         let digest = *digest;
-        self.write(move |tx| {
-            let gone = tx.execute("DELETE FROM text WHERE digest = ?1", (digest.as_bytes(),));
-            Ok(gone.map_err(failed)? == 1)
-        })
-        .await
+        let gone = self
+            .write(move |tx| {
+                let gone = tx.execute("DELETE FROM text WHERE digest = ?1", (digest.as_bytes(),));
+                Ok(gone.map_err(failed)? == 1)
+            })
+            .await?;
+        // The write-ahead log still has it.
+        self.writer.run(Lane::Side, |connection, _| file::empty_log(connection)).await?;
+        Ok(gone)
     }
 }
 
