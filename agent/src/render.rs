@@ -3,7 +3,8 @@
 //!
 //! The text is made from the canonical bytes and from nothing that stood beside them; the digest is
 //! computed here. What is not understood to the last member is refused, never shown in part.
-//! Characters that do not show, or that move others, stand as their code points.
+//! Characters that do not show, or that move others, stand as their code points; in what is signed,
+//! so do letters that are written from right to left.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -324,7 +325,8 @@ fn moment(at: Timestamp) -> String {
 
 /// `text` with every character that does not show, or that moves or joins others, as its code
 /// point. Within quotes, what would end them is escaped as well, and so are runs of spaces, which
-/// could push the rest out of sight.
+/// could push the rest out of sight, and letters that are written from right to left: a terminal
+/// that obeys them shows digits and quotes beside them in another order (UAX #9).
 #[must_use]
 pub fn visible(text: &str, within_quotes: bool) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -336,6 +338,9 @@ pub fn visible(text: &str, within_quotes: bool) -> String {
             '"' | '\\' if within_quotes => write!(shown, "\\{char}"),
             '"' | '\\' | '\'' => write!(shown, "{char}"),
             ' ' if within_quotes && after_space => write!(shown, "\\u{{20}}"),
+            turns if within_quotes && is_right_to_left(turns) => {
+                write!(shown, "{}", turns.escape_unicode())
+            }
             blank if shows_nothing(blank) => write!(shown, "{}", blank.escape_unicode()),
             // Escapes controls, formats (bidi), separators, marks, private and unassigned ones.
             char => write!(shown, "{}", char.escape_debug()),
@@ -348,6 +353,19 @@ pub fn visible(text: &str, within_quotes: bool) -> String {
 /// Letters and symbols that are assigned, and print nothing.
 const fn shows_nothing(char: char) -> bool {
     matches!(char, '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}')
+}
+
+/// The blocks of which Unicode gives every character, assigned or to come, the direction from right
+/// to left (`DerivedBidiClass.txt`: R and AL), with the digits among them.
+const fn is_right_to_left(char: char) -> bool {
+    matches!(
+        char,
+        '\u{590}'..='\u{8ff}'
+            | '\u{fb1d}'..='\u{fdff}'
+            | '\u{fe70}'..='\u{feff}'
+            | '\u{10800}'..='\u{10fff}'
+            | '\u{1e800}'..='\u{1efff}'
+    )
 }
 
 /// `text` in pieces of at most `width` columns; at least one, empty if the text is.

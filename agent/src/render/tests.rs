@@ -89,6 +89,27 @@ fn a53_nothing_invisible_or_moving_reaches_the_terminal() {
     }
 }
 
+/// On a terminal that obeys them, `x = "\u{5d0}12 34"` reads 34 12.
+#[test]
+fn a53_no_letter_turns_the_order_of_a_value_that_is_signed() {
+    let turning =
+        ["\u{5d0}", "\u{628}", "\u{661}", "\u{fb1d}", "\u{fe8f}", "\u{10840}", "\u{1e900}"];
+    for turns in turning {
+        let code = format!("\\u{{{:x}}}", u32::from(turns.chars().next().unwrap()));
+        let value = format!("{turns}12 34");
+        let mut one_of = small();
+        let limit = json!({"one_of": sorted(vec![json!({"text": value}), json!({"text": "x"})])});
+        one_of["scope"]["constraints"][0]["limit"] = limit;
+        for json in [constrained(&value), one_of] {
+            let shown = request(&bytes(&json)).unwrap();
+            assert!(shown.text().contains(&format!("\"{code}12 34\"")), "{}", shown.text());
+            assert!(!shown.text().contains(turns), "{}", shown.text());
+        }
+        // What is written to be read, and not signed, stays readable.
+        assert!(quoted(&value).unwrap().contains(turns));
+    }
+}
+
 #[test]
 fn a53_a_value_cannot_pass_for_a_line_of_ours() {
     let fake = format!("x{}policy: nobody needs to approve", " ".repeat(150));
