@@ -36,6 +36,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const RENEWAL: Duration = Duration::from_secs(10);
 /// How often the renewal looks at the clock.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long it waits at most after it failed again and again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why there is no connection.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -196,15 +198,17 @@ impl Session {
     }
 
     /// Renews the identity whenever half of its life is over. Ends only where it cannot be renewed
-    /// any more, and says why.
+    /// any more, and says why. Whoever the bundle in force does not list is no such case: the next
+    /// bundle may.
     pub async fn keep_renewed(&self) -> OpenError {
+        let mut pause = LOOK;
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(pause).await;
             if !self.is_due() {
                 continue;
             }
             match self.renew().await {
-                Ok(()) => {}
+                Ok(()) => pause = LOOK,
                 Err(OpenError::Status(status)) if status.code() == Code::PermissionDenied => {
                     return OpenError::Status(status);
                 }
@@ -214,7 +218,8 @@ impl Session {
                     if identity.until() <= now {
                         return OpenError::Ended(identity.id().clone(), identity.until());
                     }
-                    tracing::warn!(%error, "the identity could not be renewed; trying again");
+                    pause = longer(pause, identity.until().since(now));
+                    tracing::warn!(%error, ?pause, "the identity could not be renewed yet");
                 }
             }
         }
@@ -269,6 +274,13 @@ impl Session {
         self.way.store(Arc::new((self.way.load().0.wrapping_add(1), channel)));
         Ok(())
     }
+}
+
+/// The pause after one more failure, with that much of the certificate's life left: twice the one
+/// before, as long as there is time for several more attempts.
+fn longer(pause: Duration, left: Duration) -> Duration {
+    let quarter = left.checked_div(4).unwrap_or_default();
+    pause.saturating_mul(2).min(LONGEST_PAUSE).min(quarter).max(LOOK)
 }
 
 /// A channel to the one broker at `address`.
@@ -341,4 +353,22 @@ async fn connect_one(address: &str, tls: &TlsConnector) -> Result<TlsStream<TcpS
     connected
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|error| OpenError::in_handshake(address, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_renewals_become_rarer_and_never_too_rare() {
+        let secs = Duration::from_secs;
+        let mut pauses = vec![LOOK];
+        for _ in 0..6 {
+            pauses.push(longer(*pauses.last().unwrap(), secs(1800)));
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 60, 60, 60].map(secs));
+        for (left, pause) in [(120, 30), (40, 10), (12, 5), (0, 5)] {
+            assert_eq!(longer(secs(60), secs(left)), secs(pause), "{left}");
+        }
+    }
 }
