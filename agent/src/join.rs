@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,12 +15,18 @@ use dayfly_proto::v1::identity_service_client::IdentityServiceClient;
 use dayfly_proto::v1::{JoinRequest, JoinResponse};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::time::Clock;
+use tonic::Status;
 use zeroize::Zeroizing;
 
 use crate::identity::{IdentityDir, Keep, NewKey};
 use crate::session::{OpenError, dial};
 use crate::tls::{Identity, connect_pinned};
 
+/// How long the broker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What is known when it does not.
+const SILENT: &str = "the broker did not answer in time, and the join string may be used up; \
+                      ask for another one";
 /// What begins a join string.
 const PREFIX: &str = "dayfly-join";
 
@@ -74,8 +81,19 @@ impl fmt::Debug for JoinString {
 }
 
 /// Trades `string` for an identity at the join address of a broker (`host:port`), and keeps it in
-/// the directory `dir`, which must hold none, or one that has ended.
+/// the directory `dir`, which must hold none, or one that has ended. Gives up after 10 s without an
+/// answer; the string may be used up then.
 pub async fn join(
+    string: &JoinString,
+    address: &str,
+    dir: &Path,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Identity>, OpenError> {
+    within(PATIENCE, string, address, dir, clock).await
+}
+
+async fn within(
+    patience: Duration,
     string: &JoinString,
     address: &str,
     dir: &Path,
@@ -96,9 +114,12 @@ pub async fn join(
         secret: string.secret.to_vec().into(),
         csr_der: key.csr().to_vec().into(),
     };
-    let answer = IdentityServiceClient::new(channel).join(request).await;
-    let JoinResponse { svid, broker_address, peer_addresses } =
-        answer.map_err(OpenError::from_status)?.into_inner();
+    let mut broker = IdentityServiceClient::new(channel);
+    let answer = tokio::time::timeout(patience, broker.join(request)).await;
+    let JoinResponse { svid, broker_address, peer_addresses } = answer
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded(SILENT)))
+        .map_err(OpenError::from_status)?
+        .into_inner();
     let svid = svid.ok_or(OpenError::Answer("it holds no SVID"))?;
     if crate::identity::bundle_digest(&svid) != string.bundle {
         return Err(OpenError::Answer("its trust bundle is not the one that the string names"));
@@ -120,7 +141,38 @@ fn reachable(told: &str, dialled: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::body::Incoming;
+    use tokio::net::TcpListener;
+    use tonic::Code;
+
     use super::*;
+    use crate::listen::{Terms, serve};
+    use crate::svid::TrustBundle;
+    use crate::testing::{ByHand, Ca};
+
+    #[tokio::test]
+    async fn a_broker_that_never_answers_is_not_waited_for_without_end() {
+        let (ca, clock, home) = (Ca::new(), ByHand::new(), tempfile::tempdir().unwrap());
+        let terms = Terms::anyone(&ca.live("spiffe://a.test/dayfly/broker", &clock), &["h2"]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let silent = tower::service_fn(|_: http::Request<Incoming>| {
+            std::future::pending::<Result<http::Response<Full<Bytes>>, Infallible>>()
+        });
+        tokio::spawn(serve(listener, terms.unwrap(), silent, std::future::pending()));
+        let bundle = TrustBundle::digest(ca.bundle().roots());
+        let string = JoinString { id: [1; 16], secret: [2; 32].into(), bundle };
+        let dir = home.path().join("id");
+        let joining = within(Duration::from_millis(200), &string, &address, &dir, clock);
+        let joined = tokio::time::timeout(Duration::from_secs(20), joining).await.unwrap();
+        let Err(OpenError::Status(status)) = joined else { panic!("{joined:?}") };
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().contains("may be used up"), "{status}");
+    }
 
     #[test]
     fn join_strings_are_read_as_they_are_written_and_in_no_other_form() {
