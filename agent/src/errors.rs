@@ -240,6 +240,16 @@ impl Error {
         )
     }
 
+    /// Whether the same, said again later, may be taken: nobody has heard it, or it was refused for
+    /// what may pass.
+    pub(crate) const fn may_be_heard_later(&self) -> bool {
+        match self {
+            Self::CouldNotAsk(_) => true,
+            Self::Refused(refusal) => refusal.retryable,
+            Self::Ended(_) | Self::StillPending | Self::Invalid(_) | Self::File(_) => false,
+        }
+    }
+
     /// Whether the same call, sent again soon, may get an answer.
     pub(crate) fn is_passing(&self) -> bool {
         match self {

@@ -137,7 +137,19 @@ impl Grant {
         self.token().await?.delegate(self.ticket.key(), to, caveats)
     }
 
-    /// How it stands, by the broker: what to ask once a gateway refuses a token.
+    /// Tells that a gateway refused this token as revoked: it is given no more, and the next one is
+    /// exchanged afresh. A token, or the key that signed it, can be taken back alone, and the grant
+    /// goes on; where the grant is what was taken back, the next [`Grant::token`] says so.
+    pub async fn refused(&self, held: &Held) {
+        let mut tokens = self.tokens.lock().await;
+        let is_last = |last: &Held| last.claims.token == held.claims.token;
+        if tokens.held.as_ref().is_some_and(is_last) {
+            tokens.held = None;
+        }
+    }
+
+    /// How it stands, by the broker: what to ask once a gateway refuses a token. The token at hand
+    /// stays; see [`Grant::refused`].
     ///
     /// # Errors
     /// [`Error::CouldNotAsk`].

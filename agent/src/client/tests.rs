@@ -335,6 +335,47 @@ async fn a_grant_that_was_taken_back_is_over_whatever_was_asked_before() {
     assert!(fake.0.lock().unwrap().exchanges.is_empty());
 }
 
+/// A gateway refuses a token that was taken back alone; the grant has another one to give.
+#[tokio::test]
+async fn a_token_that_a_gateway_refused_is_not_given_again() {
+    let ticket = ticket();
+    let granted = request(&ticket, v1::Standing::Granted);
+    let case = Case::read(Some(granted), Some(ticket.id())).unwrap();
+    let first = claims(&ticket);
+    let second = Claims { token: TokenId::new([9; 16]), ..first.clone() };
+    let exchanges = VecDeque::from([Ok(answer(&first)), Ok(answer(&second))]);
+    let fake = Fake::of(Script { exchanges, ..Script::default() });
+    let (at, _running) = serve(fake.clone(), None).await;
+    let grant = Grant::new(client(at), ticket, &case).unwrap();
+    let refused = grant.token().await.unwrap();
+    assert!(grant.token().await.unwrap().claims == first, "it was exchanged needlessly");
+    grant.refused(&refused).await;
+    assert!(grant.token().await.unwrap().claims == second);
+    // One that is no longer given anyway takes nothing from the one that is.
+    grant.refused(&refused).await;
+    assert!(grant.token().await.unwrap().claims == second);
+    let sent = std::mem::take(&mut fake.0.lock().unwrap().exchanged);
+    assert_eq!(sent.len(), 2);
+    assert_ne!(sent[0].exchange_id, sent[1].exchange_id);
+}
+
+/// A host whose clock is off is refused until it is right again.
+#[tokio::test]
+async fn a_grant_is_given_back_over_a_refusal_that_passes() {
+    let ticket = ticket();
+    let granted = request(&ticket, v1::Standing::Granted);
+    let case = Case::read(Some(granted), Some(ticket.id())).unwrap();
+    let off = || Err(Refusal::new(Reason::ProofTime, "the clocks differ").to_status(None));
+    let ended = Ok(request(&ticket, v1::Standing::Completed));
+    let completes = VecDeque::from([off(), off(), ended]);
+    let fake = Fake::of(Script { completes, ..Script::default() });
+    let all_told = Arc::clone(&fake.0.lock().unwrap().all_completed);
+    let (at, _running) = serve(fake.clone(), None).await;
+    let guard = Grant::new(client(at), ticket, &case).unwrap().guard();
+    assert!(matches!(guard.complete(Outcome::Succeeded).await, Err(Error::Refused(_))));
+    tokio::time::timeout(Duration::from_secs(20), all_told.notified()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_filing_is_proven_over_what_is_sent() {
     let ticket = ticket();

@@ -93,6 +93,20 @@ fn advice_is_safe_to_show_and_tells_no_from_unknown() {
 }
 
 #[test]
+fn only_what_is_over_or_wrong_for_good_is_not_said_again() {
+    for error in every_error() {
+        let passes = match error.reason() {
+            Some(Reason::Locked | Reason::LimitReached | Reason::ProofTime) => true,
+            Some(Reason::NotYetApproved) => matches!(error, Error::Refused(_)),
+            Some(Reason::DigestMismatch | Reason::DecisionTime) => true,
+            Some(_) => false,
+            None => matches!(error, Error::CouldNotAsk(_)),
+        };
+        assert_eq!(error.may_be_heard_later(), passes, "{error:?}");
+    }
+}
+
+#[test]
 fn what_a_broker_sends_is_what_a_client_reads() {
     for reason in Reason::ALL {
         let refusal = Refusal::new(*reason, "said so");

@@ -2,14 +2,19 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
 
 use super::Grant;
 use crate::case::{Case, Standing};
 use crate::client::Outcome;
 use crate::errors::Error;
 use crate::held::Held;
+
+/// How long after a refusal that may pass an end is told again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Why an action has no result.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +48,8 @@ impl Guard {
     /// Ends the grant: the task is done.
     ///
     /// # Errors
-    /// [`Error::CouldNotAsk`]: nobody answered; a task of the runtime goes on trying.
+    /// [`Error::CouldNotAsk`] if nobody answered, or [`Error::Refused`] for what may pass, as that
+    /// the clocks differ: a task of the runtime goes on trying.
     pub async fn complete(mut self, outcome: Outcome) -> Result<Case, Error> {
         self.end(outcome).await
     }
@@ -74,7 +80,7 @@ impl Guard {
     async fn end(&mut self, outcome: Outcome) -> Result<Case, Error> {
         self.outcome = outcome;
         let ended = self.grant.complete(outcome).await;
-        self.ended = !matches!(ended, Err(Error::CouldNotAsk(_)));
+        self.ended = !ended.as_ref().is_err_and(Error::may_be_heard_later);
         ended
     }
 }
@@ -102,8 +108,15 @@ impl Drop for Guard {
         }
         runtime.spawn(async move {
             let client = grant.client.clone().patient_for(left);
+            let told = async {
+                while let Err(error) = client.complete(&grant.ticket, outcome).await
+                    && error.may_be_heard_later()
+                {
+                    sleep(AGAIN).await;
+                }
+            };
             // What nobody hears of ends with the lease.
-            let _ended = client.complete(&grant.ticket, outcome).await;
+            let _told = timeout(left, told).await;
         });
     }
 }

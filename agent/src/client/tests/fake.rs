@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use dayfly_proto::v1;
 use dayfly_proto::v1::access_service_server::{AccessService, AccessServiceServer};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -26,6 +27,8 @@ pub(super) struct Script {
     pub(super) watches: VecDeque<Result<Told, Status>>,
     pub(super) exchanges: VecDeque<Result<v1::ExchangeResponse, Status>>,
     pub(super) files: VecDeque<Result<v1::AccessRequest, Status>>,
+    pub(super) completes: VecDeque<Result<v1::AccessRequest, Status>>,
+    pub(super) all_completed: Arc<Notify>,
     pub(super) exchanged: Vec<v1::ExchangeRequest>,
     pub(super) filed: Vec<v1::RequestAccessRequest>,
 }
@@ -86,7 +89,13 @@ impl AccessService for Fake {
         &self,
         _: Request<v1::CompleteRequest>,
     ) -> Result<Response<v1::CompleteResponse>, Status> {
-        absent()
+        let mut script = self.0.lock().unwrap();
+        let ended = script.completes.pop_front().unwrap_or_else(absent);
+        if script.completes.is_empty() {
+            script.all_completed.notify_one();
+        }
+        let ended = ended?;
+        Ok(Response::new(v1::CompleteResponse { request: Some(ended), head: None }))
     }
 
     async fn cancel(
