@@ -12,6 +12,7 @@ use dayfly_proto::v1::{
 };
 use dayfly_tests::shop::{AGENT, Shop};
 use dayfly_tests::world::World;
+use dayfly_verifier::time::Clock as _;
 use tonic::{Code, Status};
 
 const STRANGER: &str = "spiffe://shop.test/stranger/x";
@@ -182,5 +183,22 @@ async fn a_session_outlives_a_restart_of_the_broker() {
     assert!(status(&session).await.is_err());
     world.serve().await;
     assert_eq!(status(&session).await, Ok(()));
+    world.stop().await;
+}
+
+/// The end of a lock is counted from the time of the broker, whatever this machine's clock says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_lasts_as_long_as_was_asked_for_by_the_brokers_clock() {
+    let mut world = World::start(9).await;
+    let olga = world.join(&Shop::person("olga")).await;
+    world.clock.forward(Duration::from_secs(15 * 60));
+    let now = world.clock.now();
+    let mut lock = tokio::process::Command::new(env!("CARGO_BIN_EXE_dayfly"));
+    lock.args(["--output", "json", "lock", "--task", "case-7", "--for", "10m", "--identity"]);
+    let locked = lock.arg(&olga).output().await.unwrap();
+    assert_eq!(locked.status.code(), Some(0), "{locked:?}");
+    let said: serde_json::Value = serde_json::from_slice(&locked.stdout).unwrap();
+    let until = now.plus(Duration::from_secs(600)).as_ms();
+    assert_eq!(said["until_ms"], until, "{said}");
     world.stop().await;
 }

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::exit::{Exit, Refused};
 use super::host::load;
 use super::number::whole;
+use super::operate::seq_of;
 use super::revoke::take_back;
 use super::when::time_of_ms;
 use super::{Context, block_on};
@@ -324,7 +325,7 @@ impl Retire {
             let mut client = context.operator().await?;
             let retired = client.retire_key(v1::RetireKeyRequest { key }).await;
             let retired = retired.map_err(|e| context.status(e))?.into_inner();
-            let seq = retired.head.map_or(0, |head| head.seq);
+            let seq = seq_of(retired.head)?;
             context.console.result(
                 || {
                     format!(

@@ -7,11 +7,11 @@ use dayfly_proto::v1;
 use dayfly_verifier::id::{LockId, PersonId, TaskId};
 use dayfly_verifier::resource::Resource;
 use dayfly_verifier::spiffe::SpiffeId;
-use dayfly_verifier::time::{Clock as _, SystemClock};
+use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
 use serde_json::json;
 
 use super::exit::{Exit, Refused};
-use super::operate::Client;
+use super::operate::{Client, seq_of};
 use super::request::span;
 use super::revoke::hold_everywhere;
 use super::when::time_of_ms;
@@ -42,7 +42,7 @@ pub struct Lock {
     #[arg(long, value_name = "ID", group = "target",
         conflicts_with_all = ["workload", "task", "prefix", "person"])]
     extend: Option<LockId>,
-    /// For how long from now on, like 90s, 30m or 8h; 30 days at most.
+    /// For how long from now on, by the broker's clock, like 90s, 30m or 8h; 30 days at most.
     #[arg(long = "for", value_name = "SPAN", value_parser = span)]
     span: Duration,
     /// Why, for the record: at most 2 KiB.
@@ -88,13 +88,14 @@ impl Lock {
                     }
                 }
             };
-            let (now, started) = (SystemClock.now(), SystemClock.uptime());
+            let started = SystemClock.uptime();
+            let now = now_of_broker(context, &mut client).await?;
             let until_ms = i64::try_from(now.plus(span).as_ms()).unwrap_or(i64::MAX);
             let (id, what) = (lock.lock_id.clone(), what(&lock));
             let lock = Some(v1::Lock { until_ms, ..lock });
             let set = client.lock(v1::LockRequest { lock, reason }).await;
             let head = set.map_err(|e| context.status(e))?.into_inner().head;
-            let seq = head.map_or(0, |head| head.seq);
+            let seq = seq_of(head)?;
             let until = time_of_ms(until_ms);
             let json = json!({ "lock_id": id, "seq": seq, "until_ms": until_ms });
             let said = format!("locked {what} until {until}, as entry {seq}");
@@ -119,7 +120,7 @@ impl Unlock {
             let mut client = context.operator().await?;
             let request = v1::UnlockRequest { lock_id: id.to_string() };
             let lifted = client.unlock(request).await.map_err(|e| context.status(e))?;
-            let seq = lifted.into_inner().head.map_or(0, |head| head.seq);
+            let seq = seq_of(lifted.into_inner().head)?;
             let json = || json!({ "lock_id": id.to_string(), "seq": seq });
             context.console.result(|| format!("lifted lock {id}, as of entry {seq}"), json);
             Ok(())
@@ -157,6 +158,15 @@ impl Locks {
             Ok(())
         })
     }
+}
+
+/// The time by the clock that the lock will be held to; the one of this machine may be off.
+async fn now_of_broker(context: &Context, client: &mut Client) -> Result<Timestamp, Refused> {
+    let status = client.get_status(v1::GetStatusRequest {}).await;
+    let now_ms = status.map_err(|e| context.status(e))?.into_inner().now_ms;
+    let now = u64::try_from(now_ms).ok().and_then(|ms| Timestamp::from_ms(ms).ok());
+    let unsaid = || anyhow::anyhow!("the broker does not say what time it is");
+    now.ok_or_else(|| Refused::new(Exit::Unavailable, unsaid()))
 }
 
 async fn listed(context: &Context, client: &mut Client) -> Result<Vec<v1::SetLock>, Refused> {

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::exit::Refused;
+use super::exit::{Exit, Refused};
 use super::when::time_of_ms;
 use super::{Context, NOT_FOR_YOU, block_on, case};
 
@@ -52,6 +52,16 @@ impl Context {
         let refused = case::refused(self, error);
         if hidden { refused.next(NOT_FOR_YOU) } else { refused }
     }
+}
+
+/// The place of the entry by which something was done. What names none tells nothing of it, least
+/// of all that it holds.
+pub(super) fn seq_of(head: Option<v1::Head>) -> Result<u64, Refused> {
+    let seq = head.map(|head| head.seq).filter(|seq| *seq > 0);
+    seq.ok_or_else(|| {
+        let error = anyhow::anyhow!("the broker does not say as which entry it was done");
+        Refused::new(Exit::Unavailable, error).next("see `dayfly audit tail` for what was done")
+    })
 }
 
 impl Grants {
@@ -125,7 +135,6 @@ mod tests {
     use super::*;
     use crate::api::status::denial;
     use crate::cli::console::{Console, Format};
-    use crate::cli::exit::Exit;
     use crate::core::denial::{Denial, Limited};
 
     #[test]
@@ -142,5 +151,13 @@ mod tests {
             assert!(refused.step().is_some(), "{refusal:?}");
         }
         assert_eq!(context.status(Status::unavailable("gone")).exit, Exit::Unavailable);
+    }
+
+    #[test]
+    fn an_answer_without_an_entry_is_none() {
+        assert_eq!(seq_of(Some(v1::Head { seq: 7, ..Default::default() })).unwrap(), 7);
+        for nothing in [None, Some(v1::Head::default())] {
+            assert_eq!(seq_of(nothing).unwrap_err().exit, Exit::Unavailable);
+        }
     }
 }

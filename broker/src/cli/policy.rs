@@ -18,6 +18,8 @@ use serde_json::{Value as Json, json};
 use super::console::{BAD, GOOD, WAITING, table};
 use super::exit::{Exit, Refused};
 use super::number::count;
+use super::operate::seq_of;
+use super::request::span;
 use super::{Context, block_on};
 use crate::core::verdict::{Basis, Holdings, Outcome, Refusal};
 use crate::policy::bundle::Bundle;
@@ -77,9 +79,9 @@ struct Explain {
     /// For which task.
     #[arg(long, value_name = "ID", default_value = "explain")]
     task: TaskId,
-    /// The lease, in seconds.
-    #[arg(long, value_name = "SECONDS")]
-    lifetime: Option<u32>,
+    /// The lease, like 90s, 10m or 1h.
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    ttl: Option<Duration>,
     /// The number of uses.
     #[arg(long, value_name = "N", value_parser = count)]
     uses: Option<NonZeroU32>,
@@ -167,7 +169,7 @@ impl Explain {
             scope: &scope,
             task: &self.task,
             purpose: &purpose,
-            lifetime: self.lifetime.map(|seconds| Duration::from_secs(seconds.into())),
+            lifetime: self.ttl,
             uses: self.uses.or_else(|| default_uses(&bundle, &scope)),
             default_lease: DEFAULT_LEASE,
             exactly: true,
@@ -289,7 +291,7 @@ impl Apply {
             let error = anyhow::anyhow!("the broker speaks of another bundle: {bundle_digest}");
             return Err(Refused::new(Exit::Failed, error));
         }
-        let seq = head.map_or(0, |head| head.seq);
+        let seq = seq_of(head)?;
         let row =
             |one: &DriftedGrant| vec![one.grant_id.clone(), one.policy.clone(), one.reason.clone()];
         let text = || {

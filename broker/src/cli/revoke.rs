@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 use super::console::{BAD, Console, GOOD};
 use super::exit::{Exit, Refused};
 use super::number::whole;
-use super::operate::Client;
+use super::operate::{Client, seq_of};
 use super::{Context, block_on};
 
 /// How long `--wait` waits for an instance that nothing bounds.
@@ -120,7 +120,7 @@ pub(super) async fn take_back(
     let started = SystemClock.uptime();
     let revoked = client.revoke(request).await.map_err(|e| context.status(e))?;
     let v1::RevokeResponse { head, ended_grants } = revoked.into_inner();
-    let seq = head.map_or(0, |head| head.seq);
+    let seq = seq_of(head)?;
     let console = context.console;
     if !wait {
         console.result(
