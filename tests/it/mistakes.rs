@@ -1,7 +1,8 @@
 //! What a command says that is used wrongly: what was wrong, and the next step; and how it ends.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use crate::dev::outdate;
 use crate::world::{SHOP, World};
@@ -130,9 +131,20 @@ fn an_identity_that_ran_out_is_joined_anew_in_its_place_and_a_good_one_is_kept()
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(64), "{said}");
     assert!(said.contains("already holds an identity") && said.contains("svid.pem"), "{said}");
+    // A supervisor starts the same command again, with a string that was used long ago.
+    let used = ["join", "dayfly-join.used", "--stay", "--output", "json"];
+    let mut staying = world.command(Some(&dir), &used, &[]);
+    let mut staying = staying.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut shown = String::new();
+    BufReader::new(staying.stdout.take().unwrap()).read_line(&mut shown).unwrap();
+    staying.kill().unwrap();
+    staying.wait().unwrap();
+    assert!(shown.starts_with('{'), "it did not go on with the identity that is there: {shown}");
     world.kill();
     outdate(&world.path("broker"), &id, &dir);
     world.serve();
+    let needed = world.dayfly(Some(&dir), &["join", "dayfly-join.used", "--stay"], &[]);
+    assert_eq!(needed.status.code(), Some(2), "the string was not looked at: {needed:?}");
     let over = world.run("person/ana", &["pending"]);
     assert_eq!(over.status.code(), Some(64), "{over:?}");
     let joined = join(&world);

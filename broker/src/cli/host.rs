@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use dayfly_agent::identity::IdentityDir;
 use dayfly_agent::join::{JoinString, join};
 use dayfly_agent::session::Session;
 use dayfly_agent::tls::Identity;
@@ -11,7 +12,7 @@ use dayfly_proto::v1::CreateJoinRequest;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
-use dayfly_verifier::time::{SystemClock, Timestamp};
+use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
 use serde_json::json;
 
 use super::exit::{Exit, Refused};
@@ -78,7 +79,9 @@ pub struct Invite {
 ///
 /// The key is made here and never leaves the directory, which must hold no identity yet, or one
 /// that has ended. An identity lives an hour; every command
-/// renews it in the second half of its life, and `--stay` keeps it renewed.
+/// renews it in the second half of its life, and `--stay` keeps it renewed: with that, an identity
+/// that is good is gone on with and the string left unused, so that a supervisor can start the same
+/// command again.
 #[derive(Debug, Args)]
 pub struct Join {
     /// The join string from `dayfly invite`; none to go on with the identity that is there.
@@ -210,8 +213,14 @@ impl Join {
     pub fn run(self, context: &Context) -> Result<(), Refused> {
         let Self { string, broker, stay } = self;
         let dir = context.identity_dir()?;
+        let needless = stay && string.is_some() && is_good(&dir);
+        if needless {
+            let dir = dir.display();
+            let said = format!("the identity in {dir} is good; the join string was not used");
+            context.console.progress(&said);
+        }
         block_on(async {
-            let session = match string {
+            let session = match string.filter(|_| !needless) {
                 Some(string) => {
                     let string: JoinString = string.parse().map_err(|error: Invalid| {
                         let next = "paste all of what `dayfly invite` printed";
@@ -237,6 +246,12 @@ impl Join {
             stay_until_told(context, &session).await
         })
     }
+}
+
+/// Whether the directory holds an identity that has not ended.
+fn is_good(dir: &Path) -> bool {
+    let loaded = IdentityDir::open(dir).and_then(|dir| dir.load());
+    loaded.is_ok_and(|identity| SystemClock.now() < identity.until())
 }
 
 fn show(context: &Context, dir: &Path, identity: &Identity) {
