@@ -73,7 +73,7 @@ fn constraints_are_whole_and_distinct() {
     let bad = [
         one(None),
         one(Some(Wire::Equals(value(None)))),
-        one(Some(Wire::Equals(value(Some(Kind::Hidden(vec![0; 31].into())))))),
+        one(Some(Wire::Equals(value(Some(Kind::Hidden(vec![0; 32].into())))))),
         one(Some(Wire::Equals(value(Some(Kind::Text("x".repeat(257))))))),
         set(vec![]),
         set(vec![int(1), int(1)]),
