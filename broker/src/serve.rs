@@ -27,7 +27,7 @@ use crate::authority::{Authority, AuthorityError};
 use crate::config::Config;
 use crate::core::command::Caller;
 use crate::core::event::Head;
-use crate::follow::feed::Hub;
+use crate::follow::feed::{Cast, Hub};
 use crate::follow::instances::Standing;
 use crate::follow::trust::Trust;
 use crate::found::{FEED_KEY, FoundError, all_token_keys, read_statement};
@@ -227,12 +227,8 @@ impl Opened {
         let hub = broker.hub.clone();
         chores.spawn(async move { hub.run().await });
         let mut deciding = tokio::spawn(deciding.run());
-        readiness.set(true);
-        tracing::info!(
-            id = %broker.id, broker = at_broker, join = at_join, http = at_http, "serving"
-        );
-
         let ended = tokio::select! {
+            never = says_ready(&broker, &readiness, [&at_broker, &at_join, &at_http]) => never,
             () = shutdown.begins() => Ok(()),
             ended = &mut deciding => Err(why_ended(ended)),
             () = failed(&mut chores) => {
@@ -243,7 +239,7 @@ impl Opened {
         readiness.set(false);
         if let Err(error) = &ended {
             tracing::error!(%error, "this broker has stopped deciding, for good");
-            readiness.never(error.to_string());
+            readiness.never(error.in_short());
         }
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         shutdown.begin();
@@ -264,6 +260,19 @@ impl Opened {
         tracing::info!("stopped");
         ended.map_err(ServeError::from)
     }
+}
+
+/// Says that calls are taken, once the journal has confirmed its head to this process; no gateway
+/// could be kept fresh before. Never ends.
+async fn says_ready<T>(broker: &Broker, readiness: &Readiness, at: [&str; 3]) -> T {
+    let mut casts = broker.hub.listen();
+    broker.hub.want_beat();
+    // Who missed some of them waits for the next.
+    while !matches!(casts.recv().await.as_deref(), Ok(Cast::Beat { .. })) {}
+    readiness.set(true);
+    let [at_broker, at_join, at_http] = at;
+    tracing::info!(id = %broker.id, broker = at_broker, join = at_join, http = at_http, "serving");
+    std::future::pending().await
 }
 
 /// Why the task that decides has ended, which it does not by itself.
@@ -327,6 +336,7 @@ fn counted((listener, traffic): &(&'static str, Traffic)) -> (&'static str, u64,
 /// Keeps the broker's own certificate fresh, takes up new keys, and follows what other processes
 /// lock or unlock.
 async fn look_after(broker: Arc<Broker>, live: Live) {
+    let mut left = Vec::new();
     loop {
         tokio::time::sleep(LOOK).await;
         let now = broker.clock.now();
@@ -339,7 +349,11 @@ async fn look_after(broker: Arc<Broker>, live: Live) {
                 Err(error) => tracing::error!(%error, "cannot renew the broker's certificate"),
             }
         }
-        broker.take_up_keys().await;
+        let before = std::mem::replace(&mut left, broker.take_up_keys().await);
+        // Said once, and not at every look for as long as it lies there.
+        for error in left.iter().filter(|error| !before.contains(error)) {
+            tracing::warn!(error, "what came to the broker's directory is not taken up");
+        }
         if let Err(error) = broker.authority.refresh().await {
             tracing::warn!(%error, "cannot read which IDs are locked");
         }

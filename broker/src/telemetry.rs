@@ -51,7 +51,7 @@ pub fn start_logging(log: &Log) {
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     ready: Arc<AtomicBool>,
-    never: Arc<OnceLock<String>>,
+    never: Arc<OnceLock<&'static str>>,
 }
 
 impl Readiness {
@@ -60,17 +60,17 @@ impl Readiness {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// Says that it never will again, and why.
-    pub fn never(&self, why: String) {
+    /// Says that it never will again, and why: to whoever reaches the port, so in general words.
+    pub fn never(&self, why: &'static str) {
         // The first reason stays.
         let _ = self.never.set(why);
     }
 
     /// Whether it does; if not and for good, why.
-    pub fn get(&self) -> Result<(), Option<&str>> {
+    pub fn get(&self) -> Result<(), Option<&'static str>> {
         match self.never.get() {
             None if self.ready.load(Ordering::Acquire) => Ok(()),
-            why => Err(why.map(String::as_str)),
+            why => Err(why.copied()),
         }
     }
 }
@@ -296,7 +296,9 @@ pub fn pages(page: Page) -> axum::Router {
         match page.readiness.get() {
             Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
             Err(None) => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
-            Err(Some(why)) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+            Err(Some(why)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}; the log says more\n"))
+            }
         }
     };
     let metrics = |Shared(page): Shared<Page>| async move {

@@ -183,6 +183,7 @@ async fn given_up(http: SocketAddr) -> String {
 async fn has_stopped(world: &mut World, http: SocketAddr, agent: &Agent, why: &str) {
     let said = given_up(http).await;
     assert!(said.contains(" 503 ") && said.contains(why), "{said}");
+    assert!(!said.contains("journal.db") && !said.contains(" at "), "told to anybody: {said}");
     let asked = agent.file(agent.filing(crate::parties::scope("read orders/prod/o-1", None))).await;
     // The connection may be cut under the call.
     let refused = asked.unwrap_err();
@@ -216,7 +217,7 @@ async fn a24_a_log_that_went_back_under_a_running_broker_stops_it() {
     ))
     .unwrap();
     let http = world.http();
-    has_stopped(&mut world, http, &agent, "does not contain the head").await;
+    has_stopped(&mut world, http, &agent, "the log is not the one that was followed").await;
 }
 
 /// A copy of the files is put in the place of those that the broker has open.

@@ -45,16 +45,18 @@ impl Broker {
     }
 
     /// Takes up what has come to the broker's directory: keys, and a newer statement of the trust
-    /// root. What cannot be read, or does not follow, changes nothing and is tried again later.
-    pub async fn take_up_keys(&self) {
+    /// root. What cannot be read, or does not follow, changes nothing and is tried again later: why
+    /// is what is given back.
+    pub async fn take_up_keys(&self) -> Vec<String> {
         let (dir, keys, held) = (self.dir.clone(), self.keys.clone(), self.signer.keys());
         let known = move |id: &KeyId| held.contains_key(id);
         let found =
             tokio::task::spawn_blocking(move || (read_statement(&dir), token_keys(&keys, known)));
-        let Ok((statement, keys)) = found.await else { return };
+        let Ok((statement, keys)) = found.await else { return Vec::new() };
+        let mut left = Vec::new();
         match keys {
             Ok(keys) => keys.into_iter().for_each(|key| self.signer.add(key)),
-            Err(error) => tracing::warn!(%error, "a key file is not taken up"),
+            Err(error) => left.push(error.to_string()),
         }
         let taken = statement.map_err(|error| error.to_string()).and_then(|(signed, statement)| {
             let version = statement.version;
@@ -64,15 +66,16 @@ impl Broker {
         match taken {
             Ok(Some(version)) => tracing::info!(version, "a statement of the trust root was taken"),
             Ok(None) => {}
-            Err(error) => tracing::warn!(error, "the trust statement is not taken up"),
+            Err(error) => left.push(format!("the trust statement: {error}")),
         }
         for key in self.signer.keys().values() {
-            self.list(key).await;
+            left.extend(self.list(key).await);
         }
+        left
     }
 
-    /// Has the log list a key that the trust root lists.
-    async fn list(&self, key: &TokenKey) {
+    /// Has the log list a key that the trust root lists; says why it does not.
+    async fn list(&self, key: &TokenKey) -> Option<String> {
         let (id, state) = (key.id(), self.sequencer.state());
         let trust = self.hub.trust();
         let listed = trust.statement().token_keys.get(&id);
@@ -80,15 +83,18 @@ impl Broker {
             listed.public == key.public() && listed.not_after == key.not_after()
         };
         if listed.filter(same).is_none() || state.keys.contains_key(&id) {
-            return;
+            return None;
         }
         let (public, not_after) = (key.public(), key.not_after());
         let caller = Caller { id: self.id.clone(), until: not_after };
         let added = self.sequencer.submit(Command::AddKey { key: id, public, not_after }, caller);
         match added.await {
-            Ok(_) => tracing::info!(key = %id, "a token-signing key was added"),
-            Err(Failure::Denied(error)) => tracing::warn!(key = %id, %error, "a key is refused"),
-            Err(Failure::Fault(error)) => tracing::warn!(key = %id, %error, "a key is not added"),
+            Ok(_) => {
+                tracing::info!(key = %id, "a token-signing key was added");
+                None
+            }
+            Err(Failure::Denied(error)) => Some(format!("key {id}: {error}")),
+            Err(Failure::Fault(error)) => Some(format!("key {id}: {error}")),
         }
     }
 }

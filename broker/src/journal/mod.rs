@@ -136,6 +136,18 @@ fn place(seq: Seq) -> String {
 }
 
 impl JournalError {
+    /// What it comes to, for whoever may hear nothing of files and entries.
+    #[must_use]
+    pub const fn in_short(&self) -> &'static str {
+        match self {
+            Self::Conflict | Self::Unknown(_) | Self::Unavailable(_) => "the journal is away",
+            Self::Diverged(_) => "the log is not the one that was followed",
+            Self::Replaced(_) => "the file of the log was replaced or removed",
+            Self::Corrupt { .. } => "the log is not what was written",
+            Self::Future { .. } => "the log was written by a later version",
+        }
+    }
+
     /// Whether a broker that meets this must stop, rather than try again.
     #[must_use]
     pub const fn is_fatal(&self) -> bool {

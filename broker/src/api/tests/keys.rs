@@ -125,10 +125,12 @@ async fn an_older_statement_or_one_by_another_root_changes_nothing() {
     let (home, version) = (world.home(), || world.broker.hub.trust().statement().version);
     let (first, before) = read_statement(&home).unwrap();
     world.bring(&key(2, 2));
-    world.broker.take_up_keys().await;
+    assert_eq!(world.broker.take_up_keys().await, [""; 0]);
     assert_eq!(version(), 2);
     write_statement(&home, &first).unwrap();
-    world.broker.take_up_keys().await;
+    let why = world.broker.take_up_keys().await;
+    assert!(matches!(&why[..], [why] if why.starts_with("the trust statement: ")), "{why:?}");
+    assert_eq!(world.broker.take_up_keys().await, why, "the same is to be told once");
     assert_eq!(version(), 2);
     let forged = Statement { version: 9, ..before };
     let stranger = SigningKey::from_bytes(&[66; 32]);
