@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use dayfly_agent::errors::{Reason, Refusal};
 use dayfly_agent::svid::Peer;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock, Timestamp};
@@ -265,7 +266,7 @@ impl Known {
         }
         self.authority.admits(peer).map_err(|barred| {
             tracing::warn!(id = %peer.id, %barred, "a call under a lock");
-            Status::permission_denied(barred.to_string())
+            Refusal::new(Reason::NotAllowed, barred.to_string()).to_status(None)
         })
     }
 }

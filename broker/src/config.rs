@@ -178,8 +178,9 @@ struct WrittenLog {
 }
 
 impl Config {
-    /// Reads the file at `path`, with what `env` gives for a variable over it: `DAYFLY_` and the
-    /// field in capitals, `DAYFLY_LISTEN_BROKER` for `listen.broker`.
+    /// Reads the file at `path`, with what `env` gives for a variable over it: `DAYFLY_KEYS`,
+    /// `DAYFLY_ADVERTISE`, and `DAYFLY_LISTEN_..` and `DAYFLY_LOG_..` for the fields under
+    /// `[listen]` and `[log]`. Other fields stand in the file alone.
     pub fn load(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let text = files::read_text(path)?;
         let mut written: Written = toml::from_str(&text).map_err(|error| {

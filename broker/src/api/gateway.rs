@@ -48,9 +48,9 @@ impl GatewayService for Gateway {
         let caller = caller_of(&request)?;
         let mut requests = request.into_inner();
         let first = timeout(FIRST_MESSAGE, requests.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("the stream began silently"))??;
+        let first = first.map_err(|_| status::too_late())??;
         let Some(Up::Subscribe(subscribe)) = first.and_then(|first| first.message) else {
-            return Err(Status::invalid_argument("the first message must be `subscribe`"));
+            return Err(status::invalid(&Invalid::new("message", "must be `subscribe` at first")));
         };
         let (terms, asked) =
             parse(caller.id.clone(), subscribe).map_err(|invalid| status::invalid(&invalid))?;
@@ -93,7 +93,8 @@ impl GatewayService for Gateway {
         let submitted = self.0.sequencer.submit_once(Command::Redeem(token, use_id), caller).await;
         let (state, first) = submitted.map_err(|failure| status::failure(&failure))?;
         let spent = state.token(&token).and_then(|(case, _)| case.grant()?.uses.get(&use_id));
-        let (_, uses_left) = spent.ok_or_else(|| Status::internal("the use is not in the log"))?;
+        let lost = || status::unavailable(&"a use is missing from the state that holds it");
+        let (_, uses_left) = spent.ok_or_else(lost)?;
         Ok(Response::new(v1::RedeemResponse { uses_left: *uses_left, spent_before: !first }))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dayfly_agent::errors::{Reason, Refusal};
 use dayfly_proto::v1;
 use dayfly_proto::v1::identity_service_server::IdentityService;
 use dayfly_verifier::invalid::Invalid;
@@ -128,11 +129,12 @@ pub fn refused(error: AuthorityError) -> Status {
         AuthorityError::NotInvited
         | AuthorityError::Unknown
         | AuthorityError::Forked
-        | AuthorityError::Locked => Status::permission_denied(error.to_string()),
+        | AuthorityError::Locked => {
+            Refusal::new(Reason::NotAllowed, error.to_string()).to_status(None)
+        }
         AuthorityError::TooEarly(_) => Status::failed_precondition(error.to_string()),
         AuthorityError::Store(_) | AuthorityError::File(_) | AuthorityError::Certificate(_) => {
-            tracing::error!(%error, "no SVID could be given");
-            Status::unavailable("no SVID can be given now")
+            status::unavailable(&error)
         }
     }
 }

@@ -127,10 +127,8 @@ impl Broker {
     /// The bundle of this digest, to be asked. It is loaded before the broker serves, so that
     /// this fails only where the store does.
     pub async fn bundle(&self, digest: BundleDigest) -> Result<Arc<Bundle>, Status> {
-        self.bundles.get(digest, &*self.store).await.map_err(|error| {
-            tracing::error!(%error, "the bundle in force cannot be asked");
-            Status::unavailable("the policy bundle in force cannot be read")
-        })
+        let bundle = self.bundles.get(digest, &*self.store).await;
+        bundle.map_err(|error| status::unavailable(&error))
     }
 }
 

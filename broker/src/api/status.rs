@@ -105,7 +105,13 @@ fn fault(fault: Fault) -> Status {
         Fault::Stopped => (Code::Unavailable, "STOPPED", NextAction::Retry),
     };
     let incident = incident();
-    tracing::warn!(incident, error = %fault, "a call failed");
+    match fault {
+        // What is too much is refused by design, as often as it comes.
+        Fault::Busy => tracing::info!(incident, error = %fault, "a call failed"),
+        Fault::Unavailable | Fault::ClockOff | Fault::Impossible | Fault::Stopped => {
+            tracing::warn!(incident, error = %fault, "a call failed");
+        }
+    }
     let message = format!("{fault}; incident {incident}");
     status(code, reason, next, message, Some(("incident", incident)))
 }
