@@ -140,7 +140,9 @@ impl JournalError {
     #[must_use]
     pub const fn in_short(&self) -> &'static str {
         match self {
-            Self::Conflict | Self::Unknown(_) | Self::Unavailable(_) => "the journal is away",
+            Self::Conflict | Self::Unknown(_) | Self::Unavailable(_) => {
+                "something that it rests on has failed"
+            }
             Self::Diverged(_) => "the log is not the one that was followed",
             Self::Replaced(_) => "the file of the log was replaced or removed",
             Self::Corrupt { .. } => "the log is not what was written",
