@@ -60,11 +60,13 @@ async fn a_workload_asks_waits_exchanges_uses_and_completes() {
     assert_eq!(code(&world.run(AGENT, &["wait", &id, "--timeout", "1s"])), 10);
 
     let identity = world.identity(AGENT);
-    let mut waiting = world.command(Some(&identity), &["--output", "json", "wait", &id], &[]);
-    let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let waiting = world.command(Some(&identity), &["--output", "json", "wait", &id], &[]);
+    let mut waiting = tokio::process::Command::from(waiting);
+    waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let waiting = waiting.spawn().unwrap();
     approve(&world, "ana", &grant).await.unwrap();
     approve(&world, "caro", &grant).await.unwrap();
-    let waited = waiting.wait_with_output().unwrap();
+    let waited = waiting.wait_with_output().await.unwrap();
     assert_eq!(code(&waited), 0, "{waited:?}");
     assert_eq!(json(&waited)["standing"], "granted");
     assert_eq!(json(&waited)["terms"]["constraints"][0], "amount <= 20000");

@@ -15,6 +15,8 @@ use dayfly_tests::world::World;
 use dayfly_verifier::time::Clock as _;
 use tonic::{Code, Status};
 
+use crate::world::get;
+
 const STRANGER: &str = "spiffe://shop.test/stranger/x";
 
 async fn status(session: &Session) -> Result<(), Code> {
@@ -200,5 +202,26 @@ async fn a_lock_lasts_as_long_as_was_asked_for_by_the_brokers_clock() {
     let said: serde_json::Value = serde_json::from_slice(&locked.stdout).unwrap();
     let until = now.plus(Duration::from_secs(600)).as_ms();
     assert_eq!(said["until_ms"], until, "{said}");
+    world.stop().await;
+}
+
+/// However long the last entry is ago, nobody is told that gateways are as stale as that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_says_it_is_ready_has_confirmed_its_head() {
+    let mut world = World::start(10).await;
+    for _ in 0..2 {
+        world.stop().await;
+        world.clock.forward(Duration::from_secs(700));
+        world.serve().await;
+        let http = world.http();
+        let told = tokio::task::spawn_blocking(move || {
+            let ready = || get(http, "/readyz").is_some_and(|page| page.contains(" 200 "));
+            let ready = std::iter::repeat_with(ready).take(10_000).any(|ready| ready);
+            assert!(ready, "it never is");
+            get(http, "/metrics").unwrap()
+        });
+        let told = told.await.unwrap();
+        assert!(told.contains("\ndayfly_heartbeat_age_seconds 0.0\n"), "{told}");
+    }
     world.stop().await;
 }

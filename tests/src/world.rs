@@ -1,6 +1,7 @@
 //! A broker in this process.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -60,6 +61,12 @@ impl World {
         listen.join = listeners.join.local_addr().unwrap();
         listen.http = listeners.http.local_addr().unwrap();
         self.running = Some((shutdown, tokio::spawn(opened.run(listeners))));
+    }
+
+    /// Where it tells how it is.
+    #[must_use]
+    pub fn http(&self) -> SocketAddr {
+        self.config.listen.http
     }
 
     /// Ends the broker in both steps, and waits until it has.
