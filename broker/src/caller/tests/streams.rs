@@ -105,7 +105,8 @@ async fn a_stream_without_a_word_does_not_hold_up_the_end() {
     behind.stop.cancel();
     assert!(telling.frame().await.unwrap().unwrap().is_data(), "what is said by then is told");
     for body in [&mut telling, &mut silent] {
-        let end = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        let end = tokio::time::timeout(Duration::from_secs(30), body.frame()).await;
+        let end = end.unwrap().unwrap().unwrap().into_trailers().unwrap();
         let told = end.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
         assert_eq!(told, Some(Code::Unavailable));
         assert!(body.frame().await.is_none());
