@@ -10,7 +10,6 @@ use dayfly_proto::v1;
 use dayfly_verifier::id::UseId;
 use dayfly_verifier::proof::{DpopCall, make_dpop};
 
-use crate::cuts::Ahead;
 use crate::guarded::{Gateway, Opening};
 use crate::parties::{Agent, Got, Shot, Use, approve, now, random, scope};
 use crate::process::Process;
@@ -199,18 +198,38 @@ async fn a02_a_recorded_proof_is_refused_wherever_and_however_it_is_shown_again(
     }
 }
 
+/// The clock of a gateway that starts 62 s before now, until so much of that has passed.
+#[derive(Default)]
+struct Started(AtomicU64);
+
+impl Started {
+    fn passed(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl Clock for Started {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().minus(Duration::from_secs(62)).plus(self.passed())
+    }
+
+    fn uptime(&self) -> Duration {
+        SystemClock.uptime().saturating_add(self.passed())
+    }
+}
+
 /// Long after their start, each of several instances still asks for a nonce of its own; one that
 /// answers alone for its audience does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a02_instances_that_share_an_audience_never_take_what_another_was_shown() {
     let world = World::start("");
-    let ahead = Arc::new(Ahead::default());
+    let started = Arc::new(Started::default());
     let base_url = Some("https://orders.shop.test".to_owned());
     let opening = |instance: &str, shared_audience| Opening {
         instance: instance.into(),
         base_url: base_url.clone(),
         shared_audience,
-        clock: ahead.clone(),
+        clock: started.clone(),
         ..Opening::usual(STALE)
     };
     let agent = Agent::new(&world, "agent/refunds").await;
@@ -222,7 +241,7 @@ async fn a02_instances_that_share_an_audience_never_take_what_another_was_shown(
         gateways.push(Gateway::opened(&world, "gateway/orders", opening).await);
     }
     // The minute in which all of them ask for one is over.
-    ahead.0.store(62, Ordering::SeqCst);
+    started.0.store(62, Ordering::SeqCst);
     for gateway in &gateways {
         read.until(gateway, 200).await;
     }
