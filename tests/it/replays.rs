@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dayfly_proto::v1;
 use dayfly_verifier::id::UseId;
 use dayfly_verifier::proof::{DpopCall, make_dpop};
+use dayfly_verifier::time::{Clock, SystemClock, Timestamp};
 
 use crate::guarded::{Gateway, Opening};
 use crate::parties::{Agent, Got, Shot, Use, approve, now, random, scope};
