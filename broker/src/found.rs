@@ -36,6 +36,8 @@ pub const TRUST_ROOT: &str = "trust-root.key";
 pub const TRUST_ROOT_PUBLIC: &str = "trust-root.pub";
 /// What the trust root says, byte for byte, and beside it its signature in hexadecimal.
 pub const STATEMENT: &str = "trust.statement";
+/// The signature over the statement that is about to be put in place.
+const NEXT_SIGNATURE: &str = "trust.signature.next";
 /// The signature over [`STATEMENT`].
 pub const SIGNATURE: &str = "trust.signature";
 
@@ -164,33 +166,48 @@ fn first_entries(
     [entry(None, opened), entry(None, applied), entry(Some(bundle.digest()), added)]
 }
 
-/// Keeps what the trust root says where the broker finds it.
+/// Keeps what the trust root says where the broker finds it. Its signature lies ready before the
+/// statement is put in place, so that one of them fits wherever this is cut off.
 pub fn write_statement(dir: &Path, signed: &Signed) -> Result<(), FileError> {
+    let (signature, next) = (hex::encode(signed.signature), dir.join(NEXT_SIGNATURE));
+    files::write_public(&next, signature.as_bytes())?;
     files::write_public(&dir.join(STATEMENT), &signed.statement)?;
-    files::write_public(&dir.join(SIGNATURE), hex::encode(signed.signature).as_bytes())
+    files::write_public(&dir.join(SIGNATURE), signature.as_bytes())?;
+    // If it stays behind, it is the one in force, or fits no statement.
+    let _removed = std::fs::remove_file(next);
+    Ok(())
 }
 
 /// What the trust root says, as it is kept; checked against its public half. Byte for byte, and
 /// read.
 pub fn read_statement(dir: &Path) -> Result<(Signed, Statement), FoundError> {
-    let (signed, root) = read_signed(dir)?;
-    let root = root?;
-    let statement = signed.verify(&root);
-    let statement = statement.map_err(|error| Invalid::new(STATEMENT, error.to_string()))?;
-    Ok((signed, statement))
+    statement_by(dir, &pinned_root(dir)?)
 }
 
-/// A statement and its signature as they are kept, unchecked, and the public half of the trust root
-/// if it lies beside them.
-pub fn read_signed(dir: &Path) -> Result<(Signed, Result<HolderKey, FoundError>), FoundError> {
-    let statement = files::read_trusted(&dir.join(STATEMENT))?;
-    let text = files::read_text(&dir.join(SIGNATURE))?;
-    let mut signature = [0; 64];
-    hex::decode_to_slice(text.trim(), &mut signature)
-        .map_err(|_| Invalid::new(SIGNATURE, "must be 128 hexadecimal digits"))?;
-    let root = files::read_text(&dir.join(TRUST_ROOT_PUBLIC)).map_err(FoundError::from);
-    let root = root.and_then(|text| Ok(text.trim().parse()?));
-    Ok((Signed { statement, signature }, root))
+/// The public half of the trust root, as it is kept.
+pub fn pinned_root(dir: &Path) -> Result<HolderKey, FoundError> {
+    let text = files::read_text(&dir.join(TRUST_ROOT_PUBLIC))?;
+    Ok(text.trim().parse()?)
+}
+
+/// What this trust root says, as it is kept.
+pub fn statement_by(dir: &Path, root: &HolderKey) -> Result<(Signed, Statement), FoundError> {
+    let read = |name: &'static str| {
+        let statement = files::read_trusted(&dir.join(STATEMENT))?;
+        let text = files::read_text(&dir.join(name))?;
+        let mut signature = [0; 64];
+        hex::decode_to_slice(text.trim(), &mut signature)
+            .map_err(|_| Invalid::new(name, "must be 128 hexadecimal digits"))?;
+        let signed = Signed { statement, signature };
+        let statement = signed.verify(root);
+        let statement = statement.map_err(|error| Invalid::new(STATEMENT, error.to_string()))?;
+        Ok((signed, statement))
+    };
+    read(SIGNATURE).or_else(|error: FoundError| {
+        // They are being written, or were not written to the end; or they are by now.
+        let other = read(NEXT_SIGNATURE).or_else(|_| read(SIGNATURE));
+        other.map_err(|_| error)
+    })
 }
 
 /// The name of the file of a token-signing key.
@@ -254,4 +271,48 @@ pub fn configuration(trust_domain: &str, listen: &Listen) -> String {
          filter = \"info\"\n\
          format = \"text\"            # or `json`\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SystemRandom;
+
+    #[test]
+    fn a_statement_that_was_written_half_way_is_the_old_one_or_the_new_one() {
+        let end = Timestamp::from_secs(1_800_000_000).unwrap();
+        let root = NumberedKey::generate(KeyId(0), end, &SystemRandom);
+        let signed = |version| {
+            let (feed, epoch) = (FeedId::new([1; 16]), Epoch::new([2; 16]));
+            let key = || NumberedKey::generate(KeyId(1), end, &SystemRandom).listed().unwrap();
+            let keys = || BTreeMap::from([(KeyId(1), key())]);
+            let (token_keys, feed_keys) = (keys(), keys());
+            let statement = Statement { version, feed, epoch, token_keys, feed_keys };
+            statement.sign(&root.signing).unwrap()
+        };
+        // What stands in the way of one file cuts the writing off there.
+        for (cut, version) in [(NEXT_SIGNATURE, 1), (STATEMENT, 1), (SIGNATURE, 2)] {
+            let dir = tempfile::tempdir().unwrap();
+            let (file, aside) = (dir.path().join(cut), dir.path().join("aside"));
+            let read = || statement_by(dir.path(), &root.public().unwrap()).unwrap().1.version;
+            write_statement(dir.path(), &signed(1)).unwrap();
+            assert_eq!(read(), 1);
+            let there = file.exists();
+            if there {
+                std::fs::rename(&file, &aside).unwrap();
+            }
+            std::fs::create_dir(&file).unwrap();
+            assert!(write_statement(dir.path(), &signed(2)).is_err());
+            std::fs::remove_dir(&file).unwrap();
+            if there {
+                std::fs::rename(&aside, &file).unwrap();
+            }
+            assert_eq!(read(), version, "{cut}");
+            write_statement(dir.path(), &signed(3)).unwrap();
+            assert_eq!(read(), 3);
+            // Whatever fits, it is by this root.
+            let other = NumberedKey::generate(KeyId(0), end, &SystemRandom).public().unwrap();
+            assert!(statement_by(dir.path(), &other).is_err());
+        }
+    }
 }

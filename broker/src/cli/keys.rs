@@ -23,7 +23,8 @@ use super::when::time_of_ms;
 use super::{Context, block_on};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::found::{
-    FoundError, read_signed, read_statement, token_key_file, token_keys, write_statement,
+    FoundError, pinned_root, read_statement, statement_by, token_key_file, token_keys,
+    write_statement,
 };
 use crate::keys::NumberedKey;
 use crate::random::{Random as _, SystemRandom};
@@ -174,7 +175,7 @@ impl Rotate {
         let config = load(&config)?;
         let root = root.map(|root| NumberedKey::read(&root)).transpose().map_err(refused)?;
         let (_, statement) = read_statement(&config.dir).map_err(refused)?;
-        let pinned = read_signed(&config.dir).and_then(|(_, pinned)| pinned).map_err(refused)?;
+        let pinned = pinned_root(&config.dir).map_err(refused)?;
         if let Some(root) = &root
             && root.public().map_err(refused)? != pinned
         {
@@ -275,8 +276,7 @@ fn signed_anew(
     root: &NumberedKey,
     change: impl FnOnce(&mut BTreeMap<KeyId, ListedKey>) -> Result<(), Invalid>,
 ) -> Result<Statement, KeysError> {
-    let (signed, _) = read_signed(dir)?;
-    let before = signed.verify(&root.public()?)?;
+    let (_, before) = statement_by(dir, &root.public()?)?;
     let now = SystemClock.now();
     let mut next = Statement { version: before.version.saturating_add(1), ..before };
     change(&mut next.token_keys)?;
