@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The service.
 pub struct Audit {
     broker: Arc<Broker>,
-    searches: Arc<Semaphore>,
+    pub(super) searches: Arc<Semaphore>,
     patience: Duration,
 }
 

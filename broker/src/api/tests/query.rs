@@ -172,12 +172,12 @@ async fn a50_a_search_that_is_held_and_not_read_ends_without_its_end() {
     for _ in 0..4 {
         unread.push(audit.query(Request::new(limited(1000))).await.unwrap().into_inner());
     }
-    let again = async {
-        while find(&audit, limited(1)).await.is_err() {
+    let all_ended = async {
+        while audit.searches.available_permits() < 4 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), again).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), all_ended).await.unwrap();
     for told in unread {
         let told: Vec<_> = told.collect().await;
         let ended = |told: &Result<v1::QueryResponse, Status>| {
