@@ -311,7 +311,7 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_is_asked_the_log_keeps_the_rules(draws in draws()) {
+    fn a12_whatever_is_asked_nobody_near_it_counts_and_the_log_keeps_the_rules(draws in draws()) {
         let mut model = Model::new();
         draws.into_iter().for_each(|draw| model.play(draw));
         let judged = judge(&model.world.log, &model.steps);

@@ -298,6 +298,41 @@ fn three_delegations_and_eight_blocks_are_counted_before_any_signature() {
     assert!(token.check(&root()).is_ok());
 }
 
+/// Two good tokens, each block a part of one and the rest of the other: what a signature vouches
+/// for is what is read, and not what stands beside it.
+#[test]
+fn a59_no_part_of_a_block_stands_under_the_signature_of_another() {
+    let handed_on = |claims: &Claims, n: u8| {
+        let token = attenuate(&minted(claims), &idle(), &fresh(n)).unwrap();
+        let token = Decoded::read(token.expose()).unwrap();
+        let next = delegate(&token, &holder(0), &holder_key(n), &idle(), &fresh(n + 1)).unwrap();
+        Decoded::read(next.expose()).unwrap().container.clone()
+    };
+    let other_claims = Claims { token: TokenId::new([9; 16]), ..claims() };
+    let (one, other) = (handed_on(&claims(), 1), handed_on(&other_claims, 3));
+    assert!(accepted(&one) && accepted(&other));
+    type Swap = fn(&mut schema::SignedBlock, &schema::SignedBlock);
+    let swaps: [Swap; 4] = [
+        |to, from| to.block.clone_from(&from.block),
+        |to, from| to.next_key.clone_from(&from.next_key),
+        |to, from| to.signature.clone_from(&from.signature),
+        |to, from| to.external.clone_from(&from.external),
+    ];
+    for (place, swap) in (0..3).flat_map(|place| swaps.map(|swap| (place, swap))) {
+        let mut container = one.clone();
+        let from = match place {
+            0 => &other.authority,
+            place => &other.blocks[place - 1],
+        };
+        let to = match place {
+            0 => &mut container.authority,
+            place => &mut container.blocks[place - 1],
+        };
+        swap(to, from);
+        assert_eq!(accepted(&container), container == one, "block {place}");
+    }
+}
+
 /// How many chains of blocks are put together: `DAYFLY_TEST_CHAINS`, or some.
 fn chains() -> u32 {
     std::env::var("DAYFLY_TEST_CHAINS").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
