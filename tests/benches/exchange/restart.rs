@@ -39,7 +39,7 @@ pub(crate) fn keep(store: &Sqlite, state: &mut State) -> Outcome<StoredEntry> {
 /// Starts a broker on what `config` names, with `live` grants, and prints the figures. The ratios
 /// are to reading and hashing the snapshot, and to its size.
 pub(crate) async fn measure(config: &Config, live: u32, name: &str) -> Outcome<()> {
-    settled(config).await?;
+    settled(config)?;
     let (bytes, bare) = bare(config)?;
     let started = Command::new(std::env::current_exe()?).arg(RESTART).arg(&config.dir).output();
     let started = started.await?;
@@ -55,12 +55,9 @@ pub(crate) async fn measure(config: &Config, live: u32, name: &str) -> Outcome<(
     Ok(())
 }
 
-/// Waits until whoever wrote the journal has closed it, and all of it is on the disk: what a start
-/// takes is not to be told together with what the disk still does.
-async fn settled(config: &Config) -> Outcome<()> {
-    while config.journal().with_extension("db-wal").exists() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+/// Puts all of the journal on the disk: what a start takes is not to be told together with what the
+/// disk still does.
+fn settled(config: &Config) -> Outcome<()> {
     for file in std::fs::read_dir(&config.dir)? {
         std::fs::File::open(file?.path())?.sync_all()?;
     }
