@@ -49,6 +49,8 @@ over_every_store! {
     reads_are_gapless_and_bounded,
     no_entry_is_ever_missed_by_a_reader_of_two_writers,
     another_broker_sees_what_stands,
+    an_append_in_doubt_is_told_by_the_next_look,
+    what_a_later_version_wrote_is_told_as_such,
     a_hint_comes_with_an_append,
     a_hint_comes_with_what_another_broker_appends,
     turns_come_in_the_order_in_which_brokers_asked,
@@ -187,6 +189,36 @@ async fn another_broker_sees_what_stands<S: Store>(store: S, again: impl Fn() ->
     let other = again();
     assert_eq!(*other.confirm().await.unwrap(), *log[4].head());
     assert_eq!(values(other.read(&Head::ORIGIN, 100).await.unwrap()), log);
+}
+
+/// Whether it stands or not, whoever looks next is told, and once more is not twice.
+async fn an_append_in_doubt_is_told_by_the_next_look<S: Store>(store: S, again: impl Fn() -> S) {
+    let journal = Faulty::new(store);
+    let first = chain(&Head::ORIGIN, &[opening()]).unwrap();
+    journal.fail(0, Plan::LoseUnknown);
+    journal.fail(1, Plan::StandUnknown);
+    let append = async || journal.append(&Head::ORIGIN, &first).await;
+    assert!(matches!(append().await, Err(JournalError::Unknown(_))));
+    assert_eq!(*journal.confirm().await.unwrap(), Head::ORIGIN, "it does not stand");
+    assert!(matches!(append().await, Err(JournalError::Unknown(_))));
+    assert_eq!(*again().confirm().await.unwrap(), *first[0].head(), "it stands");
+    assert_eq!(append().await, Err(JournalError::Conflict));
+    assert_eq!(values(journal.read(&Head::ORIGIN, 9).await.unwrap()), first);
+}
+
+/// It is kept and read as it came, and whoever does not know what it means stops there.
+async fn what_a_later_version_wrote_is_told_as_such<S: Store>(store: S, again: impl Fn() -> S) {
+    let head = *filled(&store, 1).await[0].head();
+    let later = br#"{"v":1,"at_ms":1,"by":"host","policy":null,"event":{"halted":{}}}"#;
+    let later = tests_link(&head, head.epoch, Arc::from(&later[..]));
+    store.append(&head, &[later]).await.unwrap();
+    let read = again().read(&Head::ORIGIN, 9).await.unwrap();
+    assert_eq!(read.len(), 2);
+    let mut replay = Replay::from(State::default());
+    replay.push_stored(&read[0]).unwrap();
+    let refused = replay.push_stored(&read[1]);
+    assert!(matches!(refused, Err(JournalError::Future { seq: Seq(2), .. })), "{refused:?}");
+    assert_eq!(replay.state().head, head);
 }
 
 async fn a_hint_comes_with_an_append<S: Store>(store: S, _again: impl Fn() -> S) {
