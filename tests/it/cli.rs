@@ -1,11 +1,12 @@
 //! The command line as agent, approver and operator, each command a process: what it does, and
 //! how it ends.
 
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
-use crate::world::{SHOP, World};
+use crate::world::{DAYFLY, SHOP, World};
 
 fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
@@ -104,4 +105,71 @@ fn revoked_is_13_and_a_broker_that_is_gone_is_20() {
     ends(&gone, 20);
     assert!(gone.stdout.is_empty());
     ends(&world.dayfly(None, &["audit", "verify", "--journal"], &[&journal]), 0);
+}
+
+/// What `dayfly policy` says of a bundle, and its exit code. No broker runs, and nobody has joined.
+fn policy(verb: &str, bundle: &Path, more: &[&str]) -> (i32, Json) {
+    let mut command = Command::new(DAYFLY);
+    command.args(["--output", "json", "policy", verb]).arg(bundle).args(more);
+    let output = command.env_remove("DAYFLY_IDENTITY").output().unwrap();
+    (code(&output), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+#[test]
+fn a_bundle_is_asked_what_it_would_answer_and_why() {
+    let shop = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/shop");
+    let workload = format!("{SHOP}/agent/refunds");
+    let who = ["--workload", &workload, "--purpose", "customer-support", "--allow"];
+    let asked = |more: &[&str]| policy("explain", &shop, &[&who[..], more].concat());
+
+    let (ended, said) = asked(&["read orders/prod/o-17"]);
+    let answer = json!({
+        "permitted": true, "approvals": { "dba": 1 }, "max_lifetime_seconds": 900,
+        "max_uses": null, "online": false,
+    });
+    assert_eq!((ended, &said["answer"]), (0, &answer), "{said}");
+    let point = json!({
+        "operation": "read", "resource": "orders/prod/o-17", "policies": ["read-orders"],
+        "answer": answer,
+    });
+    assert_eq!(said["points"], json!([point]));
+    let (ended, said) = asked(&["refund orders/prod/o-17", "--where", "amount <= 500"]);
+    assert_eq!((ended, &said["answer"]["max_uses"]), (0, &json!(1)), "what pays out is counted");
+    assert_eq!(said["answer"]["approvals"], json!({}));
+
+    // The name of the policy that refuses, and 11.
+    for (more, policy) in [
+        (&["read orders/prod/cards/c-1"][..], "no-cards"),
+        (&["read orders/prod/**"], "no-cards"),
+        (&["refund orders/prod/o-17"], "refund-limit"),
+        (&["read orders/prod/o-17", "--ttl", "16m"], "read-orders"),
+        (&["refund orders/prod/o-17", "--where", "amount <= 500", "--uses", "2"], "refund-small"),
+        (&["export orders/prod/o-17"], "default"),
+    ] {
+        let (ended, said) = asked(more);
+        assert_eq!((ended, &said["answer"]["policy"]), (11, &json!(policy)), "{more:?}: {said}");
+    }
+    let unnamed = ["--workload", &workload, "--allow", "read orders/prod/o-17"];
+    assert_eq!(policy("explain", &shop, &unnamed).0, 2, "there are several purposes");
+}
+
+#[test]
+fn a_bundle_is_checked_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/shop");
+    let (ended, said) = policy("check", &shop, &[]);
+    assert_eq!((ended, &said["problems"]), (0, &json!([])), "{said}");
+    for file in std::fs::read_dir(&shop).unwrap() {
+        let file = file.unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let text = text.replace("@max_ttl(\"15m\")", "@max_tll(\"15m\")");
+        let text = text.replace("roles = [\"operator\", ", "roles = [\"admin\", ");
+        std::fs::write(dir.path().join(file.file_name()), text).unwrap();
+    }
+    let (ended, said) = policy("check", dir.path(), &[]);
+    let said = said["problems"].to_string();
+    assert_eq!(ended, 64, "{said}");
+    for wrong in ["`@max_tll` is not an annotation that we know", "`admin` is none of operator"] {
+        assert!(said.contains(wrong), "{said}");
+    }
 }
