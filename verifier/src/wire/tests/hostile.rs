@@ -136,6 +136,28 @@ fn a09_variables_in_facts_and_unbound_variables_are_refused() {
     }
 }
 
+/// One token is for one gateway, whoever signs that it is for two.
+#[test]
+fn a06_a_second_audience_is_not_of_this_format() {
+    let bare = minted(&claims());
+    for other in ["spiffe://shop.test/gateway/other", GATEWAY] {
+        let mut symbols = minted_symbols();
+        let (mut container, other) = (bare.container.clone(), Part::Is(Atom::Text(other)));
+        let mut block: schema::Block = schema::read(&container.authority.block).unwrap();
+        let is_audience = |fact: &schema::Fact, symbols: &Symbols| {
+            symbols.get(fact.predicate.name) == Some("audience")
+        };
+        let place = block.facts.iter().position(|fact| is_audience(fact, &symbols)).unwrap();
+        let second = schema::Fact { predicate: symbols.predicate("audience", &[other]) };
+        block.facts.insert(place + 1, second);
+        block.symbols = symbols.since(0);
+        container.authority.block = prost::Message::encode_to_vec(&block);
+        resign(&mut container, &bare);
+        let written = prost::Message::encode_to_vec(&container);
+        assert_eq!(decode(&written).err(), Some(Malformed::Authority));
+    }
+}
+
 /// `bare` with `block` appended and signed by the right keys, whatever it holds.
 fn with_block(bare: &Decoded, block: &schema::Block, by_holder: bool) -> Vec<u8> {
     let mut container = bare.container.clone();
