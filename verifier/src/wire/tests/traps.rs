@@ -8,6 +8,7 @@ use super::hostile::idle;
 use super::laws::resign;
 use super::reference::by_library;
 use super::*;
+use crate::proof::{DpopProof, HolderProof, Nonces};
 
 fn text(token: &Decoded) -> String {
     URL_SAFE_NO_PAD.encode(bytes(token))
@@ -199,4 +200,25 @@ fn a_token_is_checked_with_the_key_it_is_given() {
     let token = minted(&claims());
     assert_eq!(token.key_id(), KeyId(3));
     assert_eq!(token.check(&other.public()).err(), Some(BadSignature { block: 0 }));
+}
+
+/// The library's `{:?}` of a key or a token prints its secrets. Of these there is no `{:?}`: where
+/// one gets it, it is not clear any more which `unprinted` is meant, and this does not compile.
+#[test]
+fn what_is_secret_has_no_debug_form() {
+    trait Unprinted<Which> {
+        fn unprinted() {}
+    }
+    impl<T: ?Sized> Unprinted<()> for T {}
+    impl<T: ?Sized + std::fmt::Debug> Unprinted<u8> for T {}
+    <Token as Unprinted<_>>::unprinted();
+    <Decoded as Unprinted<_>>::unprinted();
+    <Checked as Unprinted<_>>::unprinted();
+    <Content as Unprinted<_>>::unprinted();
+    <schema::Biscuit as Unprinted<_>>::unprinted();
+    <schema::Proof as Unprinted<_>>::unprinted();
+    <LocalSigner as Unprinted<_>>::unprinted();
+    <HolderProof as Unprinted<_>>::unprinted();
+    <DpopProof<'static> as Unprinted<_>>::unprinted();
+    <Nonces as Unprinted<_>>::unprinted();
 }
