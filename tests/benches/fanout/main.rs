@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use dayfly_broker::journal::Sqlite;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::revocation_target::Target;
 use dayfly_proto::v1::{RevocationTarget, RevokeRequest, WatchEnforcementRequest};
@@ -37,7 +38,8 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(followers: usize) -> anyhow::Result<()> {
     println!("# fanout: {followers} followers, {ROUNDS} rounds, bare and real in turn");
-    println!("# SQLite WAL, synchronous=FULL, one fsync an append; mutual TLS 1.3; TCP_NODELAY");
+    println!("# sqlite {}; one fsync an append", Sqlite::SETTINGS);
+    println!("# mutual TLS 1.3; TCP_NODELAY");
     println!("# one message: a delta of one entry and a signed head; same size in the bare run");
     let world = Running::start().await;
     let gateways = follow(&world, followers).await?;

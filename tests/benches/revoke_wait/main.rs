@@ -15,6 +15,7 @@ mod gateways;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use dayfly_broker::journal::Sqlite;
 use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::revocation_target::Target;
 use dayfly_proto::v1::{RevocationTarget, RevokeRequest, WatchEnforcementRequest};
@@ -31,7 +32,8 @@ const ROUNDS: usize = 20;
 
 fn main() -> anyhow::Result<()> {
     println!("# revoke_wait: {ROUNDS} rounds, bare and real in turn");
-    println!("# SQLite WAL, synchronous=FULL, one fsync an append; mutual TLS 1.3; TCP_NODELAY");
+    println!("# sqlite {}; one fsync an append", Sqlite::SETTINGS);
+    println!("# mutual TLS 1.3; TCP_NODELAY");
     println!(
         "# the bare message is a delta of one entry and a signed head, and nothing is appended"
     );
