@@ -31,6 +31,20 @@ fn opened(path: &Path) -> Result<(), JournalError> {
     Sqlite::open(path).map(drop)
 }
 
+/// No killed process shows what a commit waits for: only a host that loses its power would.
+#[test]
+fn every_connection_is_set_as_is_said() {
+    let (_dir, path) = file();
+    let connection = file::connect(&path).unwrap();
+    let mode = connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
+    let set = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+    // FULL is 2 (https://sqlite.org/pragma.html#pragma_synchronous).
+    assert_eq!((mode.unwrap().as_str(), set("synchronous")), ("wal", 2));
+    assert_eq!(set("wal_autocheckpoint"), 0);
+    assert_eq!(Sqlite::SETTINGS, "journal_mode=wal synchronous=full wal_autocheckpoint=0");
+    assert_eq!((set("secure_delete"), set("trusted_schema")), (1, 0));
+}
+
 #[tokio::test]
 async fn a41_the_files_are_for_their_owner_alone() {
     let (dir, path) = file();
