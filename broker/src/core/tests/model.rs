@@ -34,12 +34,41 @@ pub(super) fn draws() -> impl Strategy<Value = Vec<Draw>> {
 const PEOPLE: [&str; 8] = ["ann", "abe", "max", "sue", "own", "opa", "pat", "ops"];
 const WORKLOADS: [&str; 3] = ["agent/a", "agent/a", "agent/b"];
 
+/// Who is in which groups, and who owns and operates `agent/**`: as in [`directory`], or drawn.
+fn organisation() -> impl Strategy<Value = Directory> {
+    let one = (0u8..4, proptest::bool::weighted(0.15), proptest::bool::weighted(0.15));
+    let drawn = proptest::collection::vec(one, PEOPLE.len()).prop_map(|people| {
+        let mut drawn = directory();
+        drawn.workloads[0].owners.clear();
+        drawn.workloads[0].operators.clear();
+        for (name, (groups, owns, operates)) in PEOPLE.into_iter().zip(people) {
+            let listed = drawn.people.get_mut(&person(name)).unwrap();
+            listed.groups.clear();
+            if groups & 1 != 0 {
+                listed.groups.insert("dba".parse().unwrap());
+            }
+            if groups & 2 != 0 {
+                listed.groups.insert("security".parse().unwrap());
+            }
+            if owns {
+                drawn.workloads[0].owners.insert(person(name));
+            }
+            if operates {
+                drawn.workloads[0].operators.insert(person(name));
+            }
+        }
+        drawn
+    });
+    prop_oneof![Just(directory()), drawn]
+}
+
 fn pick<T>(list: &[T], n: u8) -> Option<&T> {
     list.get(usize::from(n).checked_rem(list.len())?)
 }
 
 pub(super) struct Model {
     pub(super) world: World,
+    directory: Directory,
     filed: Vec<(&'static str, Filing, GrantId)>,
     exchanged: Vec<(&'static str, Exchange)>,
     tokens: Vec<TokenId>,
@@ -50,8 +79,14 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new() -> Self {
+        Self::with(directory())
+    }
+
+    /// Starts with this directory; every later one is near to it.
+    fn with(directory: Directory) -> Self {
+        let world = World::with(directory.clone());
         let (filed, exchanged, tokens, uses, steps) = Default::default();
-        Self { world: World::new(), filed, exchanged, tokens, uses, steps, bundles: 1 }
+        Self { world, directory, filed, exchanged, tokens, uses, steps, bundles: 1 }
     }
 
     pub(super) fn play(&mut self, draw: Draw) {
@@ -230,7 +265,7 @@ impl Model {
         };
         Command::Apply(Application {
             bundle: dayfly_verifier::id::BundleDigest::new([self.bundles; 32]),
-            directory: another(how),
+            directory: another(&self.directory, how),
             signers: Default::default(),
             replaces: self.world.state.bundle,
             verdicts: self.world.verdicts(self.bundles, verdict),
@@ -248,8 +283,8 @@ fn identity(about: u8, how: u8) -> Option<Command> {
     Some(Command::Identity(id(pick(&ids, about)?), change))
 }
 
-fn another(how: u8) -> Directory {
-    let mut other = directory();
+fn another(directory: &Directory, how: u8) -> Directory {
+    let mut other = directory.clone();
     match how % 6 {
         0 => drop(other.workloads[0].owners.insert(person("ann"))),
         1 => other.people.get_mut(&person("max")).unwrap().keys.clear(),
@@ -311,8 +346,11 @@ proptest! {
     })]
 
     #[test]
-    fn a12_whatever_is_asked_nobody_near_it_counts_and_the_log_keeps_the_rules(draws in draws()) {
-        let mut model = Model::new();
+    fn a12_whatever_is_asked_nobody_near_it_counts_and_the_log_keeps_the_rules(
+        draws in draws(),
+        directory in organisation(),
+    ) {
+        let mut model = Model::with(directory);
         draws.into_iter().for_each(|draw| model.play(draw));
         let judged = judge(&model.world.log, &model.steps);
         prop_assert_eq!(judged, Ok(()));
