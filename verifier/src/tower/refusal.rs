@@ -180,6 +180,9 @@ fn trailers_alone<R>(told: &Told) -> Response<Cut<R>> {
     *response.headers_mut() = told.grpc();
     let kind = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    // It says OK, and whoever asks in HTTP can call what they ask gRPC.
+    let keep = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, keep);
     response
 }
 

@@ -275,6 +275,7 @@ async fn grpc_is_told_in_its_own_words() {
     assert_eq!((answer.status, &*answer.text), (StatusCode::OK, ""));
     assert_eq!(answer.header("grpc-status"), "16");
     assert_eq!(answer.header("dayfly-reason"), "no_token");
+    assert_eq!(answer.header("cache-control"), "no-store");
 }
 
 #[test]
