@@ -138,12 +138,24 @@ fn a_check_looks_at_all_that_a_start_looks_at_and_opens_no_port() {
 #[test]
 fn a41_a_bad_configuration_ends_before_a_port_opens() {
     let site = Site::found(BINARY);
+    // Whatever opened a port would end by this one.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    let serve = || {
+        let mut serve = site.serve_command();
+        for port in ["BROKER", "JOIN", "HTTP"] {
+            serve.env(format!("DAYFLY_LISTEN_{port}"), &at);
+        }
+        ended(&mut serve)
+    };
     let refused = |why: &str| {
-        let (code, _, said) = ended(&mut site.serve_command());
+        let (code, _, said) = serve();
         assert_eq!(code, Some(64), "{said}");
         assert!(said.contains(why), "{said:?} does not say {why:?}");
-        assert!(!said.contains("serving"), "{said}");
+        assert!(!said.contains("serving") && !said.contains("cannot listen"), "{said}");
     };
+    let (_, _, said) = serve();
+    assert!(said.contains("cannot listen"), "{said}");
     let config = std::fs::read_to_string(site.config()).unwrap();
     std::fs::write(site.config(), format!("colour = \"red\"\n{config}")).unwrap();
     refused("unknown field `colour`");
