@@ -10,7 +10,7 @@ use dayfly_broker::core::decide::decide;
 use dayfly_broker::core::event::{Actor, Entry, Event, Head};
 use dayfly_broker::core::state::State;
 use dayfly_broker::core::verdict::{Outcome as Answer, Verdict};
-use dayfly_broker::journal::{Journal as _, Replay, Sqlite, StoredEntry};
+use dayfly_broker::journal::{Journal as _, JournalError, Replay, Sqlite, StoredEntry};
 use dayfly_broker::random::{Random as _, SystemRandom};
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{ExchangeId, GrantId, RequestId};
@@ -29,6 +29,8 @@ const BATCH: usize = 4096;
 /// How many of them come after the snapshot: one in so many, and at most so many.
 const TAIL: (u32, u32) = (10, 5_000);
 const LEASE: Duration = Duration::from_secs(3600);
+/// How long the disk may take to fold back what was appended.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Prints the figures, with the ratio to that of the first size; at most `most` are live.
 pub(crate) async fn measure(dir: &Path, most: u32) -> Outcome<()> {
@@ -77,12 +79,24 @@ async fn crowd(config: &Config, count: u32) -> Outcome<f64> {
             waiting.push(stored);
         }
         if waiting.len() >= BATCH || n.saturating_add(1) == count {
-            store.append(&after, &waiting).await?;
+            append(&store, &after, &waiting).await?;
             after = state.head;
             waiting.clear();
         }
     }
     asks.decisions(&state, count)
+}
+
+/// Appends; more comes at once here than most disks can fold back beside it, and then the store has
+/// the writer wait, and changes nothing.
+async fn append(store: &Sqlite, after: &Head, entries: &[StoredEntry]) -> Outcome<()> {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match store.append(after, entries).await {
+            Err(JournalError::Unavailable(_)) if Instant::now() < patience => {}
+            done => return Ok(done.map(drop)?),
+        }
+    }
 }
 
 /// Each number is a workload.
