@@ -265,6 +265,25 @@ mod tests {
     }
 
     #[test]
+    fn the_seal_is_the_published_one() {
+        let unnamed =
+            Line { about: None, operation: None, seen: Seen::Refused("no_token".parse().unwrap()) };
+        let batch = Batch {
+            instance: "one".parse().unwrap(),
+            number: 1,
+            from: Timestamp::from_ms(1_000).unwrap(),
+            until: Timestamp::from_ms(2_000).unwrap(),
+            counts: vec![(unnamed, 5), (line(2, Seen::Allowed), 2), (line(2, refused()), 1)],
+            missed: 3,
+        };
+        // Computed by hand from FORMAT.md, with another implementation of SHA-256.
+        let published = "b7b3d437eaeb7d01f5d63f2ed074239011db960353f5a15ea9975dd25b5474f6";
+        let seal = batch.digest(&"spiffe://shop.test/gateway/orders".parse().unwrap());
+        assert_eq!(hex::encode(seal.as_bytes()), published);
+        assert!(batch.counts.is_sorted(), "in the order of the format");
+    }
+
+    #[test]
     fn any_change_of_a_batch_changes_its_seal() {
         let gateway: SpiffeId = "spiffe://shop.test/gateway/orders".parse().unwrap();
         let uses = uses(8);
