@@ -34,7 +34,7 @@ pub struct Refusal {
     pub reason: Reason,
     /// The broker's sentence about it.
     pub message: String,
-    /// Whether the same call may be allowed later, without anything being changed.
+    /// Whether the same call may be allowed later, as it is or proven or signed anew.
     pub retryable: bool,
     /// What may be done about it.
     pub next: NextAction,
@@ -174,7 +174,7 @@ fn without_reason(status: Status) -> Error {
 pub struct Advice {
     /// A [`Reason`] by its name, or `COULD_NOT_ASK`, or `UNUSABLE_FILE`.
     pub code: &'static str,
-    /// Whether the same may be allowed later, without anything being changed.
+    /// Whether the same may be allowed later, as it is or proven or signed anew.
     pub retryable: bool,
     /// What may be done about it.
     pub next_action: NextAction,

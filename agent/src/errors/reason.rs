@@ -119,7 +119,7 @@ pub enum NextAction {
     Request,
     /// Wait for the decision.
     Wait,
-    /// Send the same again.
+    /// Send the same again: proven or signed anew, where the refusal is for proof or signature.
     Retry,
     /// Nothing.
     None,
@@ -137,7 +137,7 @@ impl NextAction {
         }
     }
 
-    /// Whether the same call may be allowed later, without anything being changed.
+    /// Whether the same call may be allowed later, as it is or proven or signed anew.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         match self {

@@ -166,9 +166,13 @@ fn status(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{BTreeSet, HashMap};
+
+    use dayfly_verifier::id::LockId;
+    use dayfly_verifier::time::Timestamp;
 
     use super::*;
+    use crate::core::denial::Limited;
     use crate::core::verdict::Refusal as Grounds;
 
     fn info(status: &Status) -> (String, HashMap<String, String>) {
@@ -207,6 +211,52 @@ mod tests {
         assert!(known(Denial::Denied) && known(Denial::Lapsed) && known(Denial::StaleId));
         // These are no answer: the client must take them for "could not ask".
         assert!(!known(Denial::NotReady) && !known(Denial::Reevaluate));
+    }
+
+    /// One of each.
+    fn denials() -> [Denial; 27] {
+        let grounds = || Grounds { policy: "no-cards".into(), reason: "no cards".into() };
+        [
+            Denial::NotReady,
+            Denial::NotAllowed,
+            Denial::NotFound,
+            Denial::IdReused,
+            Denial::HolderMismatch,
+            Denial::NotYetApproved,
+            Denial::Denied,
+            Denial::Expired,
+            Denial::Cancelled,
+            Denial::Completed,
+            Denial::Revoked,
+            Denial::Drifted(grounds()),
+            Denial::Lapsed,
+            Denial::AlreadyDecided,
+            Denial::UsesExhausted,
+            Denial::StaleId,
+            Denial::OwnRequest,
+            Denial::NotApprover,
+            Denial::DigestMismatch,
+            Denial::UnknownKey,
+            Denial::DecisionTime,
+            Denial::Invalid(Invalid::new("task", "must be there")),
+            Denial::UnsignedBundle,
+            Denial::Locked(LockId::new([7; 16]), Timestamp::default()),
+            Denial::Reevaluate,
+            Denial::PolicyRefused(grounds()),
+            Denial::LimitReached(Limited::Locks),
+        ]
+    }
+
+    #[test]
+    fn rules_and_answers_agree_on_what_may_be_tried_again() {
+        let mut told: BTreeSet<Reason> = [Reason::NotAllowed, Reason::ProofTime].into();
+        for denied in denials() {
+            told.extend(reason(&denied));
+            let retryable = info(&denial(&denied)).1["retryable"] == "true";
+            assert_eq!(denied.retryable(), retryable, "{denied:?}");
+        }
+        // What was left out above.
+        assert!(Reason::ALL.iter().all(|reason| told.contains(reason)));
     }
 
     #[test]

@@ -94,12 +94,15 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// Whether the same command, sent again later, may be allowed without anything being changed.
+    /// Whether the same command may be allowed later, as it is or signed anew. What clients are
+    /// told says the same.
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
             Self::NotReady
             | Self::NotYetApproved
+            | Self::DigestMismatch
+            | Self::DecisionTime
             | Self::Locked(..)
             | Self::Reevaluate
             | Self::LimitReached(_) => true,
@@ -119,9 +122,7 @@ impl Denial {
             | Self::StaleId
             | Self::OwnRequest
             | Self::NotApprover
-            | Self::DigestMismatch
             | Self::UnknownKey
-            | Self::DecisionTime
             | Self::Invalid(_)
             | Self::UnsignedBundle
             | Self::PolicyRefused(_) => false,
