@@ -1,4 +1,5 @@
-//! Why the rules refuse a command: one closed list, in order of precedence.
+//! Why the rules refuse a command: one closed list. Which is given where several apply, each
+//! command of [`super::decide`] says, read from its top.
 
 use dayfly_verifier::id::LockId;
 use dayfly_verifier::invalid::Invalid;
@@ -6,7 +7,7 @@ use dayfly_verifier::time::Timestamp;
 
 use super::verdict::Refusal;
 
-/// A refusal. Where several apply, the first in this order is given.
+/// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// The log is not open yet, no bundle is in force, or no key may sign.

@@ -1,5 +1,5 @@
-//! What a command makes happen, or why not. One file a command; each reads as its list of
-//! refusals, in the order of [`Denial`].
+//! What a command makes happen, or why not. Each command reads as the list of its refusals: where
+//! several apply, the first from the top is given.
 
 mod approve;
 mod bundle;
