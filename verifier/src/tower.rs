@@ -142,8 +142,9 @@ impl Guard {
     }
 
     /// Only observes: lets pass what it would have refused, with [`Observed`] in place of
-    /// [`Verified`] in the extensions, and a warning in the log for each; cuts nothing. For the
-    /// days before a service is guarded; never after.
+    /// [`Verified`] in the extensions, and a warning in the log for each; cuts nothing. A body that
+    /// is too long is refused all the same: see [`Self::max_body_bytes`]. For the days before a
+    /// service is guarded; never after.
     #[must_use]
     pub fn observing(self) -> Self {
         tracing::warn!("the gateway only observes: it lets pass what it would refuse");
@@ -309,8 +310,10 @@ impl Guard {
         let body = Limited::new(body, self.max_body_bytes).collect().await;
         let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
             let refusal = Refusal::bad_call(BadCall::Body);
-            self.refuses(&refusal, &head.headers, None);
-            return Ok(refusal.response(&self.verifier, grpc, nonce));
+            // What was read of it is gone: who only observes cannot let it pass either.
+            let guard = Self { observe: false, ..self };
+            guard.refuses(&refusal, &head.headers, None);
+            return Ok(refusal.response(&guard.verifier, grpc, nonce));
         };
         let mut good = None;
         let verified = match self.decide(&head, &body, &mut good).await {

@@ -90,6 +90,16 @@ async fn what_only_observing_let_pass_is_marked() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_too_long_is_told_as_refused_where_others_are_let_pass() {
+    let world = World::new();
+    let uses = uses(&world);
+    let guard = guard(&world).observing().max_body_bytes(100).telling(uses.clone());
+    let long = Request::post(PATH).body(Body::from(vec![b' '; 101])).unwrap();
+    assert_eq!(send(app(guard), long).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(counted(&uses), [(nobody(refused("body")), 1)]);
+}
+
+#[tokio::test]
 async fn a_use_that_is_cut_is_counted_once_more_as_such() {
     let mut world = World::new();
     let uses = uses(&world);
