@@ -69,7 +69,7 @@ struct Prove {
     #[arg(long, value_name = "URL")]
     url: String,
     /// What the call does, as in 'refund orders/prod/o-17': binds the proof to it, as counted and
-    /// destructive rights demand.
+    /// online rights demand, and every right behind a proxy that ends TLS.
     #[arg(long = "does", value_name = "RIGHT")]
     act: Option<Right>,
     /// An argument of the call, as in 'amount = 500' or 'order_id = "o-17"'; may be repeated.
