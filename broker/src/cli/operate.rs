@@ -90,7 +90,7 @@ impl Grants {
                     request.task.clone(),
                     rights(request).join(", "),
                     time_of_ms(until(request)),
-                    request.because.clone(),
+                    because(request),
                 ]
             });
             let json = || requests.iter().map(grant_json).collect();
@@ -114,6 +114,21 @@ fn rights(request: &v1::AccessRequest) -> Vec<String> {
     rights.map(|right| format!("{} {}", right.operation, right.resource)).collect()
 }
 
+/// Why it stands so; of what waits, for whom it does, and who approved so far.
+fn because(request: &v1::AccessRequest) -> String {
+    if request.standing() != Standing::Pending {
+        return request.because.clone();
+    }
+    let required = request.requirement.iter().flat_map(|required| &required.approvals);
+    let mut required: Vec<_> = required.map(|(group, count)| format!("{group}: {count}")).collect();
+    required.sort_unstable();
+    let mut text = format!("waits for {}", required.join(", "));
+    if !request.approved_by.is_empty() {
+        text.push_str(&format!("; approved by {}", request.approved_by.join(", ")));
+    }
+    text
+}
+
 fn until(request: &v1::AccessRequest) -> i64 {
     request.terms.as_ref().map_or(request.pending_until_ms, |terms| terms.until_ms)
 }
@@ -124,6 +139,7 @@ fn grant_json(request: &v1::AccessRequest) -> Json {
         "because": request.because, "workload": request.workload,
         "principal": request.principal, "audience": request.audience, "task": request.task,
         "purpose": request.purpose, "rights": rights(request), "until_ms": until(request),
+        "required": request.requirement.as_ref().map(|required| &required.approvals),
         "approved_by": request.approved_by,
         "uses": request.terms.as_ref().map(|terms| terms.uses).filter(|uses| *uses > 0),
         "uses_spent": request.terms.as_ref().map(|terms| terms.uses_spent),
@@ -151,6 +167,23 @@ mod tests {
             assert!(refused.step().is_some(), "{refusal:?}");
         }
         assert_eq!(context.status(Status::unavailable("gone")).exit, Exit::Unavailable);
+    }
+
+    #[test]
+    fn what_waits_says_for_whom_and_what_has_ended_says_why() {
+        let approvals = [("security".to_owned(), 1), ("dba".to_owned(), 2)].into();
+        let mut request = v1::AccessRequest {
+            standing: Standing::Pending.into(),
+            requirement: Some(v1::Requirement { approvals, ..Default::default() }),
+            ..Default::default()
+        };
+        assert_eq!(because(&request), "waits for dba: 2, security: 1");
+        request.approved_by = vec!["ana".to_owned()];
+        assert_eq!(because(&request), "waits for dba: 2, security: 1; approved by ana");
+        assert_eq!(grant_json(&request)["required"], json!({ "dba": 2, "security": 1 }));
+        request.set_standing(Standing::Denied);
+        request.because = "denied by ana".to_owned();
+        assert_eq!(because(&request), "denied by ana");
     }
 
     #[test]
