@@ -1,5 +1,5 @@
-//! Ends that the holder brings about. Open to a workload that the bundle lists no more: they
-//! only take away.
+//! Ends that the holder brings about. They only take away, so nothing is asked here of the bundle:
+//! a workload that it lists no more holds nothing by then, and is refused at the door.
 
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::RequestId;
