@@ -137,12 +137,29 @@ async fn a_revocation_whose_broker_is_lost_is_told_to_be_on_record() {
     let mut revoking = world.command(Some(&olga), &["revoke", "--task", "case-7", "--wait"], &[]);
     let mut revoking = revoking.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(revoking.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let recorded = lines.find(|line| line.contains("revoked as entry ")).unwrap();
+    let recorded = lines.find(|line| line.contains("revoked as of entry ")).unwrap();
     lines.find(|line| line.contains("that this broker does not know")).unwrap();
     world.kill();
     let ended = revoking.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(20), "{ended:?}");
-    let entry = recorded.split([' ', ':']).nth(3).unwrap();
+    let entry = recorded.split([' ', ':']).nth(4).unwrap();
     let told = String::from_utf8(ended.stdout).unwrap();
-    assert!(told.contains(&format!("it stands as entry {entry};")), "{recorded}: {told}");
+    assert!(told.contains(&format!("it stands as of entry {entry};")), "{recorded}: {told}");
+}
+
+/// The entry that is named is the end of the log: where nothing was there to be taken back, none
+/// says that anything was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_over_is_not_said_to_be_revoked_by_an_entry() {
+    let world = World::start("");
+    let agent = Agent::new(&world, "agent/support").await;
+    let (request, _) = agent.reading(&world).await;
+    agent.complete(&request.request_id).await.unwrap();
+    let revoked = world.run("person/olga", &["revoke", "--grant", &request.grant_id]);
+    assert!(revoked.status.success(), "{revoked:?}");
+    let told = String::from_utf8(revoked.stdout).unwrap();
+    assert!(told.contains("revoked as of entry ") && told.contains("no live grant"), "{told}");
+    let log = world.run("person/olga", &["audit", "query", "--kind", "revoked"]);
+    assert!(log.status.success(), "{log:?}");
+    assert!(!String::from_utf8_lossy(&log.stdout).contains("revoked"), "{log:?}");
 }

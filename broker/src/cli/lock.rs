@@ -98,7 +98,7 @@ impl Lock {
             let seq = seq_of(head)?;
             let until = time_of_ms(until_ms);
             let json = json!({ "lock_id": id, "seq": seq, "until_ms": until_ms });
-            let said = format!("locked {what} until {until}, as entry {seq}");
+            let said = format!("locked {what} until {until}, as of entry {seq}");
             let lift = format!("lift it earlier with: dayfly unlock {id}");
             if !wait {
                 context.console.result(|| format!("{said}\n{lift}"), || json);

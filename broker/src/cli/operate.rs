@@ -54,7 +54,7 @@ impl Context {
     }
 }
 
-/// The place of the entry by which something was done. What names none tells nothing of it, least
+/// The end of the log as of which something was done. What names none tells nothing of it, least
 /// of all that it holds.
 pub(super) fn seq_of(head: Option<v1::Head>) -> Result<u64, Refused> {
     let seq = head.map(|head| head.seq).filter(|seq| *seq > 0);

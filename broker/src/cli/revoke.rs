@@ -147,20 +147,22 @@ pub(super) async fn hold_everywhere(
         Ok(last) => finish(&context.console, &last, seq, said, started),
         // That it is on record is known, whatever became of the watching.
         Err(refused) => {
-            let text = || format!("it stands as entry {seq}; how far it holds is not known");
+            let text = || format!("it stands as of entry {seq}; how far it holds is not known");
             context.console.result(text, || said);
             Err(refused.next("see `dayfly status` for what each gateway enforces"))
         }
     }
 }
 
+/// Entry `seq` is the end of the log that has it: others may have been recorded together with it,
+/// and of what was over before there is none.
 fn ended(grants: &[String], seq: u64) -> String {
     let count = match grants {
         [] => "no live grant ended".to_owned(),
         [one] => format!("ended grant {one}"),
         many => format!("ended {} grants: {}", many.len(), many.join(", ")),
     };
-    format!("revoked as entry {seq}: {count}")
+    format!("revoked as of entry {seq}: {count}")
 }
 
 /// Tells how far the instances are until it holds everywhere, or only those are left that nothing
