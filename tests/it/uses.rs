@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dayfly_verifier::id::UseId;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::timeout;
 
 use crate::parties::{Agent, Gateway, Use, approve, now, random, scope};
 use crate::world::World;
@@ -40,6 +42,15 @@ async fn an_online_right_is_refused_as_soon_as_policy_would_not_grant_it() {
     assert!(refused.body.contains("\"drifted\""), "{refused:?}");
     agent.complete(&other.request_id).await.unwrap();
     assert_eq!(shown.at(&gateway).await.status, 200);
+
+    // A broker that stands still is not waited for without end, and its silence is no yes.
+    let broker = Pid::from_child(world.process());
+    kill_process(broker, Signal::STOP).unwrap();
+    let refused = timeout(STALE / 2, shown.at(&gateway)).await.unwrap();
+    kill_process(broker, Signal::CONT).unwrap();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.body.contains("\"unanswered\""), "{refused:?}");
+    shown.until(&gateway, 200).await;
 
     // The gateway is told to believe the feed for long; the broker must be asked all the same.
     world.kill();
