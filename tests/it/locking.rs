@@ -133,7 +133,11 @@ async fn a_locked_person_decides_nothing_and_nothing_is_done_on_their_behalf() {
     let staging = agent.file(filing.clone()).await.unwrap();
     agent.exchange(&staging.request_id).await.unwrap();
     let waiting = agent.ask("read orders/prod/o-17", None).await;
-    let (_, held) = agent.reading(&world).await;
+    let mut reading = agent.filing(scope("read orders/prod/o-17", None));
+    reading.principal = "ben".into();
+    let reading = agent.file(reading).await.unwrap();
+    approve(&world, "ana", &reading.grant_id).await.unwrap();
+    let held = agent.exchange(&reading.request_id).await.unwrap();
     let use_ = Use { key: &agent.key, token: &held.token, order: "o-17", refund: None };
     use_.until(&gateway, 200).await;
 
@@ -149,12 +153,16 @@ async fn a_locked_person_decides_nothing_and_nothing_is_done_on_their_behalf() {
 
     let his = lock(&world, "--person", "ben");
     agent.exchange(&staging.request_id).await.unwrap_err();
+    let refused = use_.at(&gateway).await;
+    assert_eq!(refused.status, 403, "{refused:?}");
+    assert!(refused.body.contains("\"locked\""), "{refused:?}");
     let again = agent.filing(scope("read orders/staging/o-1", None));
     let again = dayfly_proto::v1::RequestAccessRequest { request_id: again.request_id, ..filing };
     agent.file(again.clone()).await.unwrap_err();
     unlock(&world, &his);
     agent.exchange(&staging.request_id).await.unwrap();
     agent.file(again).await.unwrap();
+    use_.until(&gateway, 200).await;
 }
 
 fn reading() -> Ask {

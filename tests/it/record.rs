@@ -10,7 +10,7 @@ use dayfly_verifier::uses::Uses;
 use serde_json::Value as Json;
 use tonic::Code;
 
-use crate::parties::{Agent, Gateway, Use, approve, revoke};
+use crate::parties::{Agent, Gateway, Use, approve, revoke, scope};
 use crate::world::World;
 
 const STALE: Duration = Duration::from_secs(5);
@@ -192,7 +192,11 @@ async fn a_history_tells_who_asked_who_approved_what_was_done_and_how_it_ended()
     let world = World::start("");
     let gateway = Gateway::start(&world, "gateway/orders", STALE).await;
     let agent = Agent::new(&world, "agent/refunds").await;
-    let (request, held) = agent.reading(&world).await;
+    let mut filing = agent.filing(scope("read orders/prod/o-17", None));
+    filing.principal = "ben".into();
+    let request = agent.file(filing).await.unwrap();
+    approve(&world, "ana", &request.grant_id).await.unwrap();
+    let held = agent.exchange(&request.request_id).await.unwrap();
     let shown = Use { key: &agent.key, token: &held.token, order: "o-17", refund: None };
     shown.until(&gateway, 200).await;
     assert_eq!(Use { order: "o-18", ..shown }.at(&gateway).await.status, 403);
@@ -205,7 +209,10 @@ async fn a_history_tells_who_asked_who_approved_what_was_done_and_how_it_ended()
     let key = crate::world::ssh("ana").public_key().fingerprint(ssh_key::HashAlg::Sha256);
     let expected = [
         "agent/refunds",
+        "for       ben",
         "read orders/prod/o-17",
+        "because   purpose customer-support, task case-7",
+        "| the customer asked",
         "ana approved it",
         &format!("signed with {key}; verified again"),
         &held.token_id,
