@@ -204,6 +204,9 @@ async fn what_runs_is_cut_when_its_grant_is_taken_back_and_what_others_run_goes_
         go_on(&gateway, &mut others).await;
         assert_eq!(reader.open(&gateway, "o-17").await.err().as_deref(), Some("revoked"));
     }
+    // And with the key that signed them, all that there is.
+    revoke(&world, Target::Key(1)).await;
+    cut(&mut others, "Unauthenticated revoked").await;
 }
 
 /// A lock cuts what it matches, and lets nothing of it run again before it is lifted.

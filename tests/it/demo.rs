@@ -67,6 +67,7 @@ fn the_demo_tells_programs_the_same() {
         "handed on, offline",
         "its own token is untouched",
         "a retry of that use",
+        "which has signed its last",
         "orders-2 silent for",
         "holds everywhere since",
         "one bit was changed",

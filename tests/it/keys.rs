@@ -101,9 +101,13 @@ async fn a26_keys_rotate_under_load_and_a_killed_one_verifies_nothing() {
     let stolen = key_of(&held.token);
     let refund = Use { key: &agent.key, token: &held.token, order: "o-17", refund: Some(100) };
     tokio::task::block_in_place(|| {
-        keys(&world, &["kill", &stolen.to_string(), "--reason", "lost"])
+        keys(&world, &["kill", &stolen.to_string(), "--reason", "lost", "--wait"])
     });
+    // It is said to hold everywhere: from then on nothing passes, not even once.
+    let first = refund.at(&gateway).await;
+    assert_ne!(first.status, 200, "{first:?}");
     let dead = refund.until(&gateway, 401).await;
+    assert!(dead.body.contains("\"revoked\""), "{dead:?}");
     assert!(!dead.body.contains(&held.token));
     let asked = agent.ask("refund orders/prod/o-17", Some(5)).await;
     let without = agent.exchange(&asked.request_id).await.unwrap_err();
