@@ -12,7 +12,7 @@
 
 mod ask;
 mod attempt;
-mod holder;
+pub(crate) mod holder;
 mod offline;
 mod remembered;
 mod verified;

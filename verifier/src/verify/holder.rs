@@ -26,12 +26,12 @@ pub(super) fn check_times(claims: &Claims, now: Timestamp) -> Result<(), Reject>
 }
 
 /// The end of its life, without tolerance.
-pub(super) fn check_ended(claims: &Claims, now: Timestamp) -> Result<(), Reject> {
+pub(crate) fn check_ended(claims: &Claims, now: Timestamp) -> Result<(), Reject> {
     if now < claims.expires_at { Ok(()) } else { Err(Reject::Expired) }
 }
 
 /// Byte for byte.
-pub(super) fn check_audience(claims: &Claims, audience: &SpiffeId) -> Result<(), Reject> {
+pub(crate) fn check_audience(claims: &Claims, audience: &SpiffeId) -> Result<(), Reject> {
     if claims.audience == *audience { Ok(()) } else { Err(Reject::OtherAudience) }
 }
 
@@ -78,12 +78,12 @@ fn act(config: &Config, call: &Call) -> ActDigest {
 }
 
 /// Rights and constraints.
-pub(super) fn check_scope(claims: &Claims, call: &Call) -> Result<(), Reject> {
+pub(crate) fn check_scope(claims: &Claims, call: &Call) -> Result<(), Reject> {
     Ok(claims.scope.allows(&call.operation, &call.resource, &call.arguments)?)
 }
 
 /// What holders added, in its order.
-pub(super) fn check_caveats(
+pub(crate) fn check_caveats(
     content: &Content,
     gateway: &SpiffeId,
     call: &Call,

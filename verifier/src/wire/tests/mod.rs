@@ -18,10 +18,10 @@ use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::caveat::Ambient;
 use crate::id::{Epoch, GrantId, RequestDigest, Seq, TokenId};
 use crate::scope::{Arguments, Constraint, Limit, Right, Scope, Value};
 use crate::time::Timestamp;
+use crate::verify::holder::{check_audience, check_caveats, check_ended, check_scope};
 
 const GATEWAY: &str = "spiffe://shop.test/gateway/orders";
 const ISSUED: u64 = 1_800_000_000;
@@ -147,27 +147,17 @@ struct Call {
     proven: Confirmation,
 }
 
-impl Call {
-    fn ambient<'a>(&'a self, claims: &'a Claims) -> Ambient<'a> {
-        Ambient {
-            time: self.time,
-            gateway: &self.gateway,
-            operation: &self.operation,
-            resource: &self.resource,
-            arguments: &self.arguments,
-            task: &claims.task,
-        }
-    }
-}
-
-/// What this crate's types say of a call.
+/// What a gateway makes of a call, by its very checks. Who is proven is said here alone: the
+/// authority block speaks of the first holder, and the gateway proves the present one.
 fn ours(content: &Content, call: &Call) -> bool {
     let claims = &content.claims;
-    call.time < claims.expires_at
-        && call.gateway == claims.audience
-        && call.proven == claims.holder
-        && claims.scope.allows(&call.operation, &call.resource, &call.arguments).is_ok()
-        && content.caveats().all(|caveat| caveat.allows(&call.ambient(claims)))
+    let Call { time, gateway, operation, resource, arguments, proven } = call.clone();
+    let call = crate::verify::Call { operation, resource, arguments };
+    check_ended(claims, time).is_ok()
+        && check_audience(claims, &gateway).is_ok()
+        && proven == claims.holder
+        && check_scope(claims, &call).is_ok()
+        && check_caveats(content, &gateway, &call, time).is_ok()
 }
 
 /// What the library's authorizer says of it, told each ambient fact once.
