@@ -57,7 +57,7 @@ const EACH: usize = 1_000;
 const DOMAIN: &str = "example.test";
 
 fn main() -> Outcome<()> {
-    let [calls, live] = sizes([4096, 1_000_000], [8, 0]);
+    let [calls, live] = sizes([4096, 1_000_000], [8, 1_000]);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let live = u32::try_from(live)?;
     runtime.block_on(async {
@@ -103,7 +103,7 @@ async fn in_dir(dir: &Path, calls: usize, live: u32) -> Outcome<()> {
     figure("bare_busy", bare_busy.rate(), "calls/s", 1.0);
     figure("exchange_busy", real_busy.rate(), "calls/s", real_busy.rate() / bare_busy.rate());
     world.close().await?;
-    sizes::measure(dir, live).await
+    sizes::measure(dir, live, u32::try_from(calls)?).await
 }
 
 /// One line a figure. The ratio says how near it comes to the bare one: 1 is as good.

@@ -23,7 +23,7 @@ use super::{DOMAIN, Outcome, World, figure, restart, run, scope};
 
 /// How many are live, and how that is written.
 const SIZES: [(u32, &str); 3] = [(1_000, "10^3"), (100_000, "10^5"), (1_000_000, "10^6")];
-/// How often each is done.
+/// How often each is done at most.
 const ROUNDS: u32 = 1_000;
 const BATCH: usize = 4096;
 /// How many of them come after the snapshot: one in so many, and at most so many.
@@ -32,18 +32,19 @@ const LEASE: Duration = Duration::from_secs(3600);
 /// How long the disk may take to fold back what was appended.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Prints the figures, with the ratio to that of the first size; at most `most` are live.
-pub(crate) async fn measure(dir: &Path, most: u32) -> Outcome<()> {
-    let mut first = None;
+/// Prints the figures, with the ratio to that of the first size; at most `most` are live, and each
+/// thing is done as often as `calls` says, within bounds.
+pub(crate) async fn measure(dir: &Path, most: u32, calls: u32) -> Outcome<()> {
+    let (mut first, rounds) = (None, calls.min(ROUNDS));
     for (count, name) in SIZES.into_iter().filter(|(count, _)| *count <= most) {
         let dir = dir.join(name);
         std::fs::create_dir(&dir)?;
         let config = World::found(&dir).await?;
-        let decided = crowd(&config, count).await?;
+        let decided = crowd(&config, count, rounds).await?;
         restart::measure(&config, count, name).await?;
 
         let world = World::open(&dir, config, 1).await?;
-        let tickets = world.granted(usize::try_from(ROUNDS)?).await?;
+        let tickets = world.granted(usize::try_from(rounds)?).await?;
         let sessions = world.sessions().await?;
         let exchanged = run(&sessions, world.calls(&tickets)?, 1).await?.p50();
         world.close().await?;
@@ -56,8 +57,8 @@ pub(crate) async fn measure(dir: &Path, most: u32) -> Outcome<()> {
 }
 
 /// Puts `count` live grants, each of a workload of its own, into a journal that was founded, with a
-/// snapshot of most of them. Says what deciding takes then, in microseconds.
-async fn crowd(config: &Config, count: u32) -> Outcome<f64> {
+/// snapshot of most of them. Says what deciding takes then, in microseconds, of so many `rounds`.
+async fn crowd(config: &Config, count: u32, rounds: u32) -> Outcome<f64> {
     let store = Sqlite::open(&config.journal())?;
     let mut replay = Replay::from(State::default());
     for stored in store.read(&Head::ORIGIN, usize::MAX).await? {
@@ -84,7 +85,7 @@ async fn crowd(config: &Config, count: u32) -> Outcome<f64> {
             waiting.clear();
         }
     }
-    asks.decisions(&state, count)
+    asks.decisions(&state, count, rounds)
 }
 
 /// Appends; more comes at once here than most disks can fold back beside it, and then the store has
@@ -165,12 +166,12 @@ impl Asks {
 
     /// What it takes to file, to be granted and to exchange, in microseconds: decided, and folded
     /// into a clone of the state, as the sequencer does.
-    fn decisions(&self, state: &State, from: u32) -> Outcome<f64> {
+    fn decisions(&self, state: &State, from: u32, rounds: u32) -> Outcome<f64> {
         let (key, listed) = state.keys.iter().next().ok_or("there is no signing key")?;
         let signing_key = (*key, listed.not_after);
         let now = SystemClock.now().max(state.time);
         let began = Instant::now();
-        for n in 0..ROUNDS {
+        for n in 0..rounds {
             let (mut state, caller) = (state.clone(), caller(from.saturating_add(n))?);
             let (filing, decided) = self.file(&state, &caller, now)?;
             fold(&mut state, decided, now)?;
@@ -183,7 +184,7 @@ impl Asks {
             let decided = decide(&state, &exchanged, &caller, now)?;
             fold(&mut state, decided, now)?;
         }
-        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS))
+        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(rounds))
     }
 }
 
