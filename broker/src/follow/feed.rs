@@ -226,8 +226,7 @@ impl Hub {
     /// and how many there are.
     #[must_use]
     pub fn known_by(&self, key: KeyId) -> (usize, usize) {
-        let since = self.trust().since(key).unwrap_or(u64::MAX);
-        self.instances.trusting(since, self.uptime())
+        self.instances.trusting(&self.trust(), key, self.uptime())
     }
 
     /// Whether a token by `key` can meet no instance any more that does not know the key: each has

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dayfly_verifier::id::{InstanceId, Seq};
+use dayfly_verifier::id::{InstanceId, KeyId, Seq};
 use dayfly_verifier::spiffe::SpiffeId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use super::trust::Trust;
 
 /// The longest pause between heartbeats.
 pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -200,17 +202,22 @@ impl Instances {
         all.map(|instance| instance.standing(uptime)).collect()
     }
 
-    /// How many of those that may allow something at `uptime` believe a trust statement of
-    /// `version` or later, and how many there are.
+    /// How many of those that may allow something at `uptime` believe a statement of `trust` that
+    /// lists `key`, and how many there are. Who believes an older one makes nobody wait for longer
+    /// than it may allow something by it, whether it comes again, under any name, or never reads.
     #[must_use]
-    pub fn trusting(&self, version: u64, uptime: Duration) -> (usize, usize) {
+    pub fn trusting(&self, trust: &Trust, key: KeyId, uptime: Duration) -> (usize, usize) {
+        let since = trust.since(key).unwrap_or(u64::MAX);
         let all = lock(&self.all);
         let (mut trusting, mut count) = (0_usize, 0_usize);
         for instance in all.values().flat_map(BTreeMap::values) {
-            let Standing { connected, refuses_in, .. } = instance.standing(uptime);
-            if connected || refuses_in.is_some() {
+            let Standing { connected, refuses_in, max_staleness, .. } = instance.standing(uptime);
+            let version = instance.trust();
+            let knows = version >= since;
+            let powerless = trust.is_powerless(version, max_staleness, uptime);
+            if (connected || refuses_in.is_some()) && (knows || !powerless) {
                 count = count.saturating_add(1);
-                trusting = trusting.saturating_add(usize::from(instance.trust() >= version));
+                trusting = trusting.saturating_add(usize::from(knows));
             }
         }
         (trusting, count)

@@ -71,4 +71,11 @@ impl Trust {
     pub fn is_overdue(&self, version: u64, bound: Duration, uptime: Duration) -> bool {
         version < self.statement.version && uptime > self.taken_at.saturating_add(bound)
     }
+
+    /// Whether such an instance allows nothing more at `uptime`, whatever it does meanwhile: since
+    /// it was overdue no heartbeat made it fresh, and what one before did has passed by now.
+    #[must_use]
+    pub fn is_powerless(&self, version: u64, bound: Duration, uptime: Duration) -> bool {
+        self.is_overdue(version, bound.saturating_mul(2), uptime)
+    }
 }

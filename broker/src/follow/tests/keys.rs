@@ -95,6 +95,26 @@ async fn who_does_not_take_up_the_keys_is_told_nothing_more() {
     assert!(hub.is_known_everywhere(NEW));
 }
 
+/// It comes again and again, under new names and with the statement of before, and reads nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_keeps_coming_with_an_old_statement_keeps_no_key_from_its_use() {
+    let world = World::new().await;
+    let hub = world.hub.clone();
+    let come = |name| follow(hub.clone(), Shutdown::new(), terms(name), asked(1), pending());
+    let first = come("first").await.unwrap();
+    let (signed, next) = statement(2, &[1, 2]);
+    assert_eq!(hub.take_trust(signed, next), Ok(true));
+    world.clock.forward(5_001);
+    let second = come("second").await.unwrap();
+    assert!(!hub.is_known_everywhere(NEW), "what they were told may count still");
+    world.clock.forward(5_001);
+    let third = come("third").await.unwrap();
+    let again = come("second").await.unwrap();
+    assert_eq!(hub.known_by(NEW), (0, 0));
+    assert!(hub.is_known_everywhere(NEW));
+    drop((first, second, third, again));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_a_statement_that_follows_is_taken() {
     let world = World::new().await;
