@@ -7,7 +7,7 @@ use dayfly_verifier::time::Timestamp;
 use imbl::OrdMap;
 
 use super::event::{Actor, Report};
-use super::limits::{MAX_INSTANCES, REPORT_MEMORY};
+use super::limits::{MAX_INSTANCES, REPORT_EVERY, REPORT_MEMORY};
 
 /// The last batch of each instance of each gateway. A clone is cheap.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +28,16 @@ impl Reports {
     /// The last batch of `instance` of `gateway`, if it is remembered.
     pub(super) fn last(&self, gateway: &SpiffeId, instance: &InstanceId) -> Option<&Last> {
         self.last.get(gateway)?.get(instance)
+    }
+
+    /// Whether one more instance of `gateway` may tell something at `now`. Where as many are
+    /// remembered as may be, it takes the place of the one that has said nothing for longest, and
+    /// waits as that one must.
+    pub(super) fn has_room(&self, gateway: &SpiffeId, now: Timestamp) -> bool {
+        let Some(instances) = self.last.get(gateway) else { return true };
+        let longest = instances.values().map(|last| last.at).min();
+        let may_go = longest.is_none_or(|told_at| told_at.plus(REPORT_EVERY) <= now);
+        instances.len() < MAX_INSTANCES || may_go
     }
 
     /// Folds a report. The instance that has said nothing for longest is forgotten where that is

@@ -23,7 +23,11 @@ pub(super) fn report(asked: &Asked<'_>, batch: &Batch) -> Decided {
     if too_old || batch.until.since(asked.now) > ID_WINDOW {
         return Err(Denial::StaleId);
     }
-    if last.is_some_and(|last| asked.now < last.at.plus(REPORT_EVERY)) {
+    let too_soon = match last {
+        Some(last) => asked.now < last.at.plus(REPORT_EVERY),
+        None => !state.reports.has_room(gateway, asked.now),
+    };
+    if too_soon {
         return Err(Denial::LimitReached(Limited::Reports));
     }
     let mut placed = Batch { counts: Vec::new(), ..batch.clone() };

@@ -7,7 +7,7 @@ use super::world::*;
 use crate::core::command::Command;
 use crate::core::denial::{Denial, Limited};
 use crate::core::event::{Event, Report};
-use crate::core::limits::{MAX_INSTANCES, REPORT_AGE};
+use crate::core::limits::{MAX_INSTANCES, REPORT_AGE, REPORT_EVERY};
 
 fn line(grant: GrantId, token: TokenId, seen: Seen) -> Line {
     let operation = Some("read".parse().unwrap());
@@ -112,4 +112,23 @@ fn a_batch_is_not_taken_when_it_might_have_been_forgotten() {
     assert_eq!(send(&mut world), Err(Denial::StaleId));
     let ahead = Batch { until: world.now.plus(secs(301)), ..batch(&world, 1, Vec::new()) };
     assert_eq!(world.run("gateway/orders", Command::Report(ahead)), Err(Denial::StaleId));
+}
+
+#[test]
+fn a_gateway_that_makes_up_processes_tells_no_more_than_those_it_may_have() {
+    let mut world = World::new();
+    let report = |world: &mut World, gateway: &str, n: usize| {
+        let instance = format!("made-up-{n}").parse().unwrap();
+        let sent = Batch { instance, ..batch(world, 1, Vec::new()) };
+        world.run(gateway, Command::Report(sent)).map(|events| events.len())
+    };
+    for n in 0..MAX_INSTANCES {
+        assert_eq!(report(&mut world, "gateway/orders", n), Ok(1));
+    }
+    let refused = Err(Denial::LimitReached(Limited::Reports));
+    assert_eq!(report(&mut world, "gateway/orders", MAX_INSTANCES), refused);
+    assert_eq!(report(&mut world, "gateway/orders", 0), Ok(0), "a repeat is no entry");
+    assert_eq!(report(&mut world, "gateway/mail", MAX_INSTANCES), Ok(1), "another one's room");
+    world.pass(REPORT_EVERY);
+    assert_eq!(report(&mut world, "gateway/orders", MAX_INSTANCES), Ok(1));
 }
