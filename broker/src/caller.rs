@@ -27,8 +27,8 @@ use crate::core::command::Caller;
 use crate::core::denial::Denial;
 use crate::core::directory::{Directory, Party, Role};
 use crate::sequencer::{Failure, Fault, Sequencer};
-use room::Place;
 pub use room::Streams;
+use room::{Place, placed};
 use watched::{Stay, Watched};
 
 /// Who may call a method. What they may do with it is decided by the rules of the core.
@@ -103,6 +103,9 @@ pub const STREAMS: &[&str] = &[
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 ];
+
+/// The methods of workloads that are no streams, and whose answers may be of megabytes.
+pub const LISTS: &[&str] = &["/dayfly.v1.AccessService/ListMyGrants"];
 
 /// How long a call may take, from its first byte to its answer, that is no stream.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -205,6 +208,8 @@ pub struct Known {
     pub clock: Arc<dyn Clock>,
     /// The streams that they have.
     pub streams: Streams,
+    /// The lists that workloads have not read yet.
+    pub lists: Streams,
     /// Ends them: nothing is served any more.
     pub stop: CancellationToken,
 }
@@ -228,10 +233,14 @@ impl Door {
         may
     }
 
-    /// Room for a call by `peer` that lasts.
-    fn room(&self, peer: Option<&Peer>) -> Result<Option<Place>, Status> {
+    /// Room for a call of `path` by `peer` that lasts, or whose answer may be long.
+    fn room(&self, path: &str, peer: Option<&Peer>) -> Result<Option<Place>, Status> {
         let (Self::Mutual(known), Some(peer)) = (self, peer) else { return Ok(None) };
-        let place = known.streams.enter(&peer.id);
+        let place = match () {
+            () if STREAMS.contains(&path) => known.streams.enter(&peer.id),
+            () if LISTS.contains(&path) => known.lists.enter(&peer.id),
+            () => return Ok(None),
+        };
         place.map(Some).ok_or_else(|| status::failure(&Failure::Fault(Fault::Busy)))
     }
 
@@ -310,11 +319,11 @@ where
         if let Err(status) = self.door.admit(path, peer.as_ref()) {
             return Box::pin(std::future::ready(Ok(status.into_http())));
         }
+        let place = match self.door.room(path, peer.as_ref()) {
+            Ok(place) => place,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
         if STREAMS.contains(&path) {
-            let place = match self.door.room(peer.as_ref()) {
-                Ok(place) => place,
-                Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
-            };
             let (door, answer) = (self.door.clone(), self.service.call(request));
             return Box::pin(async move {
                 Ok(answer.await?.map(|body| door.watch(path, peer.as_ref(), place, body)))
@@ -324,7 +333,8 @@ where
         let answer = self.service.call(request);
         Box::pin(async move {
             let answer = tokio::time::timeout(deadline, answer).await;
-            answer.unwrap_or_else(|_| Ok(status::too_late().into_http()))
+            let answer = answer.unwrap_or_else(|_| Ok(status::too_late().into_http()))?;
+            Ok(answer.map(|body| placed(body, place)))
         })
     }
 }

@@ -256,6 +256,7 @@ async fn door() -> (Behind, Door) {
         authority: authority.clone(),
         clock: clock.clone(),
         streams: Streams::default(),
+        lists: Streams::lists(),
         stop: stop.clone(),
     };
     let behind = Behind { directory, locked, joins, authority, clock, stop, _dir: dir };

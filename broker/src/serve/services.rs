@@ -57,6 +57,7 @@ pub(super) fn serve(
         authority: broker.authority.clone(),
         clock: broker.clock.clone(),
         streams: Streams::default(),
+        lists: Streams::lists(),
         stop: stop.clone(),
     }));
     let guarded = |door, routes| {

@@ -167,3 +167,51 @@ async fn for_a_stream_there_must_be_room() {
     let last = known.streams.enter(&auditor);
     assert!(!held.is_empty() && last.is_some(), "the place of a stream that has ended");
 }
+
+#[tokio::test]
+async fn a_list_is_handed_over_in_pieces_and_whole() {
+    let (behind, door) = door().await;
+    let (say, told) = telling();
+    let request = Request::builder().uri("/dayfly.v1.AccessService/ListMyGrants");
+    let mut request = request.body(Body::empty()).unwrap();
+    let later = behind.clock.now().plus(Duration::from_secs(600));
+    request.extensions_mut().insert(peer("agent/a", later));
+    let says = Says(Arc::new(vec![told].into()));
+    let mut body = Guard::new(door, says).call(request).await.unwrap().into_body();
+    let long: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    say.send(Ok(Frame::data(long.clone().into()))).await.unwrap();
+    drop(say);
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let piece = frame.unwrap().into_data().unwrap();
+        assert!(piece.len() <= 64 * 1024);
+        read.extend_from_slice(&piece);
+    }
+    assert_eq!(read, long);
+}
+
+/// However many a caller asks for, it has a few that it does not read.
+#[tokio::test]
+async fn a50_of_lists_that_nobody_reads_there_are_few() {
+    let (behind, door) = door().await;
+    let later = behind.clock.now().plus(Duration::from_secs(600));
+    let ask = async |who: &str| {
+        let request = Request::builder().uri("/dayfly.v1.AccessService/ListMyGrants");
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(peer(who, later));
+        let says = Says(Arc::new(vec![silent()].into()));
+        let answer = Guard::new(door.clone(), says).call(request).await.unwrap();
+        let code = answer.headers().get("grpc-status");
+        (code.map(|code| Code::from_bytes(code.as_bytes())), answer)
+    };
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let (code, answer) = ask("agent/a").await;
+        assert_eq!(code, None);
+        unread.push(answer);
+    }
+    assert_eq!(ask("agent/a").await.0, Some(Code::ResourceExhausted));
+    assert_eq!(ask("gateway/both").await.0, None, "others have room of their own");
+    drop(unread.pop());
+    assert_eq!(ask("agent/a").await.0, None, "the place of one that has ended");
+}
