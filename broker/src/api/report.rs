@@ -7,6 +7,9 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use dayfly_verifier::uses::{About, Batch, Line, MAX_BATCH_LINES, Seen};
 
+/// The largest number that stands in the record: every reader of JSON reads it as it is written.
+const MOST: u64 = 9_007_199_254_740_991;
+
 /// The batch that `gateway` sent.
 pub(super) fn batch(gateway: &SpiffeId, sent: v1::ReportUseRequest) -> Result<Batch, Invalid> {
     let v1::ReportUseRequest { instance, number, from_ms, until_ms, counts, missed, digest } = sent;
@@ -25,6 +28,9 @@ pub(super) fn batch(gateway: &SpiffeId, sent: v1::ReportUseRequest) -> Result<Ba
     let batch = Batch { instance: instance.parse()?, number, from, until, counts, missed };
     if from > until || number == 0 || batch.total() == 0 {
         return Err(Invalid::new("number", "must be that of a batch with uses of a span of time"));
+    }
+    if number > MOST || batch.total() > MOST {
+        return Err(Invalid::new("number", "must be below 2^53, and so must all its uses"));
     }
     if BatchDigest::from_slice(&digest)? != batch.digest(gateway) {
         return Err(Invalid::new("digest", "must be the seal of the batch"));

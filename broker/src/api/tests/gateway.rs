@@ -82,6 +82,11 @@ fn a_batch_of_uses_is_whole_bounded_and_sealed() {
     }
     assert_eq!(refused(sealed(MAX_BATCH_LINES + 1, 0)), "counts");
     assert_eq!(refused(sealed(0, 0)), "number", "there is nothing in it");
+    const MOST: u64 = (1 << 53) - 1;
+    assert_eq!(refused(sealed(0, MOST)), "nothing");
+    for too_many in [sealed(1, MOST), sealed(0, u64::MAX)] {
+        assert_eq!(refused(too_many), "number", "others would read another one");
+    }
     type Change = fn(&mut v1::ReportUseRequest);
     let changes: [(&str, Change); 11] = [
         ("digest", |sent| sent.missed = 9),
