@@ -86,6 +86,12 @@ pub struct Line {
     pub seen: Seen,
 }
 
+impl Line {
+    fn is_refusal(&self) -> bool {
+        matches!(self.seen, Seen::Refused(_))
+    }
+}
+
 /// Counts that a gateway reports together, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
@@ -155,6 +161,8 @@ struct Open {
     /// When the first of them was.
     since: Option<Timestamp>,
     counts: BTreeMap<Line, u64>,
+    /// How many of these lines are refusals.
+    refusals: usize,
     missed: u64,
 }
 
@@ -165,7 +173,9 @@ impl Uses {
         Self::with_lines(clock, MAX_LINES)
     }
 
-    /// Counts up to `lines` different lines at once; uses of further ones are only added up.
+    /// Counts up to `lines` different lines at once, half of them of refusals; uses of further ones
+    /// are only added up. Whoever has tokens, be they long expired, can be refused in as many ways
+    /// as they like: that must not keep apart from the record what was allowed.
     #[must_use]
     pub fn with_lines(clock: Arc<dyn Clock>, lines: usize) -> Self {
         Self { clock, lines, open: Mutex::default() }
@@ -176,10 +186,14 @@ impl Uses {
         let now = self.clock.now();
         let mut open = self.lock();
         open.since.get_or_insert(now);
-        let room = open.counts.len() < self.lines;
+        let (refusal, half) = (line.is_refusal(), self.lines.div_ceil(2));
+        let room = open.counts.len() < self.lines && !(refusal && open.refusals >= half);
         match open.counts.get_mut(&line) {
             Some(count) => *count = count.saturating_add(1),
-            None if room => drop(open.counts.insert(line, 1)),
+            None if room => {
+                open.counts.insert(line, 1);
+                open.refusals = open.refusals.saturating_add(usize::from(refusal));
+            }
             None => open.missed = open.missed.saturating_add(1),
         }
     }
@@ -201,6 +215,8 @@ impl Uses {
         let from = open.since.unwrap_or(now).min(now);
         let counts: Vec<_> =
             std::iter::from_fn(|| open.counts.pop_first()).take(MAX_BATCH_LINES).collect();
+        let refusals = counts.iter().filter(|(line, _)| line.is_refusal()).count();
+        open.refusals = open.refusals.saturating_sub(refusals);
         let missed = std::mem::take(&mut open.missed);
         if open.counts.is_empty() {
             open.since = None;
@@ -249,6 +265,23 @@ mod tests {
         assert_eq!(batch.counts, [(line(1, Seen::Allowed), 2), (line(1, refused()), 1)]);
         assert_eq!((batch.missed, batch.total()), (10, 13));
         assert_eq!(uses.seal(&"one".parse().unwrap(), 2), None);
+    }
+
+    #[test]
+    fn refusals_leave_room_for_what_is_allowed() {
+        let uses = uses(8);
+        for token in 0..100 {
+            uses.count(line(token, refused()));
+        }
+        uses.count(line(7, Seen::Allowed));
+        let batch = sealed(&uses);
+        assert_eq!(batch.counts.len(), 5);
+        assert!(batch.counts.contains(&(line(7, Seen::Allowed), 1)));
+        assert_eq!((batch.missed, batch.total()), (96, 101));
+        // With them went their room.
+        (0..100).for_each(|token| uses.count(line(token, refused())));
+        let batch = sealed(&uses);
+        assert_eq!((batch.counts.len(), batch.missed), (4, 96));
     }
 
     #[test]
