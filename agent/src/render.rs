@@ -197,12 +197,12 @@ fn request_text(request: &Request, digest: &RequestDigest) -> String {
     page.row("digest", &digest.to_string());
     page.row("filed at", &moment(*filed_at));
     page.row("by workload", workload.as_str());
-    page.row("on behalf of", principal.as_ref().map_or("nobody", |person| person.as_str()));
     page.heading("The workload asks, in names of its own choice, for");
     scope_rows(&mut page, scope);
     page.row("at gateway", audience.as_str());
     page.row("task", task.as_str());
     page.row("purpose", purpose.as_str());
+    page.row("on behalf of", principal.as_ref().map_or("nobody", |person| person.as_str()));
     page.row("lease", &format!("{} seconds from the grant on", lifetime.as_secs()));
     page.row("uses", &uses_text(*uses));
     page.row(

@@ -132,6 +132,17 @@ fn a53_a_value_cannot_pass_for_a_line_of_ours() {
     assert_eq!(said, "  | fine\n  | Request 00\n  |\n  |   digest  11\n");
 }
 
+/// Nobody but the workload says on whose behalf it acts.
+#[test]
+fn a53_the_principal_stands_among_the_words_of_the_workload() {
+    let mut json = small();
+    json["principal"] = json!("alice");
+    let shown = request(&bytes(&json)).unwrap();
+    let (vouched, said) = shown.text().split_once("in names of its own choice").unwrap();
+    assert!(!vouched.contains("alice"), "{vouched}");
+    assert!(said.contains("  on behalf of    alice\n"), "{said}");
+}
+
 #[test]
 fn a_request_and_a_decision_look_like_this() {
     let shown = request(&bytes(&small())).unwrap();
