@@ -42,6 +42,8 @@ const SHARE: usize = BATCH / 4;
 const QUEUE: usize = 4096;
 /// How many places of the lane that takes away no workload can fill.
 const KEPT: usize = QUEUE / 4;
+/// How many of these nobody but operators can fill.
+const OPERATORS: usize = KEPT / 2;
 /// How many entries are read at once.
 const CHUNK: usize = 1024;
 /// How long is folded before what was folded is published, where there is more.
@@ -199,7 +201,7 @@ impl Sequencer {
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { what, answer };
         let lane = if waiting.takes_away() { &self.taking } else { &self.giving };
-        if waiting.is_common() && lane.capacity() <= KEPT {
+        if waiting.leaves().is_some_and(|left| lane.capacity() <= left) {
             return Err(Fault::Busy.into());
         }
         lane.try_send(waiting).map_err(|refused| match refused {

@@ -1,5 +1,6 @@
 //! Neither lane shuts the other one out, and no workload the operators.
 
+use dayfly_verifier::id::GrantId;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 
@@ -16,6 +17,30 @@ async fn an_operator_takes_away_however_much_workloads_ask() {
     assert_eq!(refused, vec![Some(Failure::Fault(Fault::Busy)); KEPT]);
     let taking = sequencer.submit(revoke(1), operator()).now_or_never();
     assert_eq!(taking, None, "there is room for it");
+}
+
+#[tokio::test]
+async fn an_operator_takes_away_however_much_people_ask() {
+    let journal = Arc::new(memory().await);
+    let (sequencer, _not_running) = start_at(&journal, 10).await;
+    let withdrawal = || Command::Withdraw(GrantId::new([1; 16]));
+    let mut waiting: Vec<_> =
+        (0..QUEUE).map(|_| sequencer.submit(withdrawal(), operator()).boxed()).collect();
+    let refused = waiting.iter_mut().filter_map(|answer| answer.now_or_never());
+    let refused: Vec<_> = refused.map(Result::err).collect();
+    assert_eq!(refused, vec![Some(Failure::Fault(Fault::Busy)); OPERATORS]);
+    let taking = sequencer.submit(revoke(1), operator()).now_or_never();
+    assert_eq!(taking, None, "there is room for it");
+}
+
+#[tokio::test]
+async fn people_take_back_however_much_workloads_ask() {
+    let journal = Arc::new(memory().await);
+    let (sequencer, _not_running) = start_at(&journal, 10).await;
+    let mut waiting: Vec<_> = (0..QUEUE).map(|_| sequencer.current().boxed()).collect();
+    assert!(waiting.iter_mut().filter_map(|answer| answer.now_or_never()).all(|a| a.is_err()));
+    let withdrawal = Command::Withdraw(GrantId::new([1; 16]));
+    assert_eq!(sequencer.submit(withdrawal, operator()).now_or_never(), None);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{Done, Failure, Remake};
+use super::{Done, Failure, KEPT, OPERATORS, Remake};
 use crate::core::command::{Caller, Command};
 use crate::journal::FreeText;
 
@@ -33,12 +33,15 @@ impl Waiting {
         self.what.as_ref().is_none_or(|asked| asked.command.takes_away())
     }
 
-    /// Whether any workload can ask for it as often as it likes: it must not keep an operator from
-    /// taking away.
-    pub(super) fn is_common(&self) -> bool {
-        let by_holder =
-            |asked: &Asked| matches!(asked.command, Command::Complete(..) | Command::Cancel(..));
-        self.what.as_ref().is_none_or(by_holder)
+    /// How many places it leaves to others, where whoever asks for it can do so as often as they
+    /// like: no workload must keep people from denying, and neither of them operators from taking
+    /// away.
+    pub(super) fn leaves(&self) -> Option<usize> {
+        let Some(Asked { command, .. }) = &self.what else { return Some(KEPT) };
+        if matches!(command, Command::Complete(..) | Command::Cancel(..)) {
+            return Some(KEPT);
+        }
+        matches!(command, Command::Deny(..) | Command::Withdraw(..)).then_some(OPERATORS)
     }
 
     pub(super) fn answer(self, answer: Result<Done, Failure>) {
