@@ -17,6 +17,7 @@ use crate::authority::{Authority, AuthorityError, broker_id};
 use crate::config::Listen;
 use crate::core::directory::Role;
 use crate::core::event::{Actor, Entry, Event, Head};
+use crate::follow::keys::NoFeedKey;
 use crate::journal::{Bundles as _, FORMAT, Journal as _, JournalError, Sqlite, chain};
 use crate::keys::{KeyError, NumberedKey};
 use crate::policy::bundle::Bundle;
@@ -28,8 +29,6 @@ use crate::signer::{SignerError, TokenKey};
 pub const CONFIG: &str = "dayfly.toml";
 /// The directory of keys, in it.
 pub const KEYS: &str = "keys";
-/// The key that signs heads of the feed.
-pub const FEED_KEY: &str = "feed-1.key";
 /// The trust root: kept off the broker once it is founded.
 pub const TRUST_ROOT: &str = "trust-root.key";
 /// What gateways pin.
@@ -82,6 +81,9 @@ pub enum FoundError {
     /// The token-signing key cannot be made.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// No feed key may sign.
+    #[error(transparent)]
+    FeedKey(#[from] NoFeedKey),
     /// The journal cannot be made.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -116,7 +118,7 @@ impl Founding {
         let token_key = TokenKey::generate(KeyId(1), not_after, &seed)?;
         token_key.write(&keys.join(token_key_file(token_key.id())))?;
         let feed_key = NumberedKey::generate(KeyId(1), not_after, random);
-        feed_key.write(&keys.join(FEED_KEY))?;
+        feed_key.write(&keys.join(feed_key_file(feed_key.id)))?;
         let root = NumberedKey::generate(KeyId(0), not_after, random);
         root.write(&file(TRUST_ROOT))?;
         files::write_public(&file(TRUST_ROOT_PUBLIC), format!("{}\n", root.public()?).as_bytes())?;
@@ -234,23 +236,62 @@ pub fn token_keys(
     known: impl Fn(&KeyId) -> bool,
 ) -> Result<Vec<TokenKey>, SignerError> {
     let refused = |path: &Path, rule: String| SignerError::File { path: path.into(), rule };
-    let unread = |error: std::io::Error| refused(keys, format!("cannot be read: {error}"));
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(keys).map_err(unread)? {
-        let name = entry.map_err(unread)?.file_name();
-        let number = name.to_str().and_then(|name| {
-            let number: u32 = name.strip_prefix("token-")?.strip_suffix(".key")?.parse().ok()?;
-            (token_key_file(KeyId(number)) == name).then_some(KeyId(number))
-        });
-        let Some(number) = number.filter(|number| !known(number)) else { continue };
-        let path = keys.join(name);
+    let files = key_files(keys, token_key_file, known);
+    let files = files.map_err(|error| refused(keys, format!("cannot be read: {error}")))?;
+    let read = |(number, path): (KeyId, PathBuf)| {
         let key = TokenKey::read(&path)?;
-        if key.id() != number {
-            return Err(refused(&path, "holds a key of another number".into()));
-        }
-        found.push(key);
+        let named = key.id() == number;
+        named.then_some(key).ok_or_else(|| refused(&path, OTHER_NUMBER.into()))
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// The name of the file of a key that signs heads of the feed.
+#[must_use]
+pub fn feed_key_file(key: KeyId) -> String {
+    format!("feed-{key}.key")
+}
+
+/// The feed keys in the directory `keys`, by their files `feed-N.key`, but those that are `known`.
+/// A file whose key has another number than its name is refused.
+pub fn feed_keys(
+    keys: &Path,
+    known: impl Fn(&KeyId) -> bool,
+) -> Result<Vec<NumberedKey>, KeyError> {
+    let refused = |path: &Path, field: &'static str, rule: String| {
+        KeyError::Invalid(path.display().to_string(), Invalid::new(field, rule))
+    };
+    let files = key_files(keys, feed_key_file, known);
+    let unread = |error| refused(keys, "directory", format!("cannot be read: {error}"));
+    let read = |(number, path): (KeyId, PathBuf)| {
+        let key = NumberedKey::read(&path)?;
+        let named = key.id == number;
+        named.then_some(key).ok_or_else(|| refused(&path, "content", OTHER_NUMBER.into()))
+    };
+    let files = files.map_err(unread)?;
+    files.into_iter().map(read).collect()
+}
+
+const OTHER_NUMBER: &str = "holds a key of another number";
+
+/// The files in the directory `keys` that are named as the file of a key, `name` of its number is,
+/// but those of numbers that are `known`.
+fn key_files(
+    keys: &Path,
+    name: fn(KeyId) -> String,
+    known: impl Fn(&KeyId) -> bool,
+) -> std::io::Result<Vec<(KeyId, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(keys)? {
+        let file = entry?.file_name();
+        let number = file.to_str().and_then(|file| {
+            let number = file.strip_suffix(".key")?.rsplit('-').next()?;
+            let number = KeyId(number.parse().ok()?);
+            (name(number) == file && !known(&number)).then_some(number)
+        });
+        files.extend(number.map(|number| (number, keys.join(file))));
     }
-    Ok(found)
+    Ok(files)
 }
 
 /// The configuration of a broker that is found where its file is, and listens at `listen`.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use dayfly_agent::listen::{Bounds, Traffic};
 use dayfly_agent::tls::Live;
-use dayfly_verifier::id::Seq;
-use dayfly_verifier::time::Clock;
+use dayfly_verifier::id::{KeyId, Seq};
+use dayfly_verifier::time::{Clock, Timestamp};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,8 +29,9 @@ use crate::core::command::Caller;
 use crate::core::event::Head;
 use crate::follow::feed::{Cast, Hub};
 use crate::follow::instances::Standing;
+use crate::follow::keys::FeedKeys;
 use crate::follow::trust::Trust;
-use crate::found::{FEED_KEY, FoundError, all_token_keys, read_statement};
+use crate::found::{FoundError, all_token_keys, feed_keys, read_statement};
 use crate::journal::{Joins, Journal, JournalError, Sqlite, Store};
 use crate::keep::Keeper;
 use crate::keys::NumberedKey;
@@ -71,7 +72,7 @@ pub enum ServeError {
     /// The authority is refused.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The trust statement or the feed key is refused.
+    /// The trust statement or the feed keys are refused.
     #[error(transparent)]
     Founding(#[from] FoundError),
     /// The journal must not be gone on from, or cannot be reached.
@@ -128,6 +129,7 @@ impl Opened {
     ) -> Result<Self, ServeError> {
         let keys = config.keys();
         let signer = Signer::new(all_token_keys(&keys)?);
+        let (trust, feed_keys) = trusted(config, &*host.clock)?;
         let store = Arc::new(Sqlite::open(&config.journal())?);
         let joins: Arc<dyn Joins> = store.clone();
         let random = host.random.clone();
@@ -157,10 +159,7 @@ impl Opened {
         if let Some(digest) = sequencer.state().bundle {
             bundles.get(digest, &*store).await?;
         }
-        let feed_key = NumberedKey::read(&keys.join(FEED_KEY)).map_err(FoundError::from)?;
-        let (signed, statement) = read_statement(&config.dir)?;
-        let trust = Trust::new(signed, statement, clock.uptime());
-        let hub = Hub::new(trust, feed_key, sequencer.clone(), journal, clock.clone());
+        let hub = Hub::new(trust, feed_keys, sequencer.clone(), journal, clock.clone());
         let address = config.advertise.clone().unwrap_or_else(|| config.listen.broker.to_string());
         let broker = Broker {
             id: config.id.clone(),
@@ -181,6 +180,13 @@ impl Opened {
             keys,
         };
         Ok(Self { broker, deciding, keeper, live, bounds: config.bounds, told: shutdown })
+    }
+
+    /// The key that signs the feed, and its end.
+    #[must_use]
+    pub fn feed_key(&self) -> (KeyId, Timestamp) {
+        let present = self.broker.hub.keys.present();
+        (present.id, present.not_after)
     }
 
     /// Where its log ends.
@@ -262,6 +268,16 @@ impl Opened {
     }
 }
 
+/// What the trust root says, and the keys of this broker that sign the feed by it.
+fn trusted(config: &Config, clock: &dyn Clock) -> Result<(Trust, FeedKeys), FoundError> {
+    let held = feed_keys(&config.keys(), |_| false)?;
+    let (signed, statement) = read_statement(&config.dir)?;
+    let keys = FeedKeys::new(held, &statement, clock.now())?;
+    let NumberedKey { id: key, not_after: until, signing: _ } = &*keys.present();
+    tracing::info!(%key, %until, "this key signs the feed");
+    Ok((Trust::new(signed, statement, clock.uptime()), keys))
+}
+
 /// Says that calls are taken, once the journal has confirmed its head to this process; no gateway
 /// could be kept fresh before. Never ends.
 async fn says_ready<T>(broker: &Broker, readiness: &Readiness, at: [&str; 3]) -> T {
@@ -318,7 +334,7 @@ fn page(
             pending_requests: tally.pending.into(),
             heartbeat_age: now.since(broker.hub.confirmed_at()),
             token_key_ends: broker.signing_key(&state).map_or(0, |(_, end)| end.as_secs()),
-            feed_key_ends: broker.hub.key_ends().as_secs(),
+            feed_key_ends: broker.hub.feed_key().map_or(0, |(_, end)| end.as_secs()),
             instances: count(|instance| instance.connected),
             stale_instances: count(|instance| instance.connected && instance.refuses_in.is_none()),
             unbounded_instances: count(|instance| instance.best_effort),

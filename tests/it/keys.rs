@@ -24,7 +24,7 @@ fn key_of(token: &str) -> u32 {
 }
 
 /// Runs `dayfly keys`, on the host or as the operator.
-fn keys(world: &World, args: &[&str]) -> serde_json::Value {
+pub(crate) fn keys(world: &World, args: &[&str]) -> serde_json::Value {
     let args = [&["--output", "json", "keys"], args].concat();
     let done = world.run("person/olga", &args);
     assert!(done.status.success(), "{args:?}: {done:?}");

@@ -162,7 +162,7 @@ pub(super) fn status(
         last_revocation: state
             .last_revocation
             .map(|(seq, at)| v1::LastRevocation { seq: seq.0, at_ms: render::ms(at) }),
-        feed_key_ends_ms: render::ms(broker.hub.key_ends()),
+        feed_key_ends_ms: broker.hub.feed_key().map_or(0, |(_, end)| render::ms(end)),
         certificate_ends_ms: render::ms(broker.live.get().until()),
         authority_ends_ms: render::ms(broker.authority.bundle().until()),
     })

@@ -1,8 +1,10 @@
-//! The token-signing keys: which one signs, how each stands, and taking new ones up.
+//! The signing keys: which one signs, how each stands, and taking new ones up.
 //!
-//! A key is used first when no gateway can refuse it for not knowing it. It gets there in steps
-//! that each show: its file lies on the broker's host, the trust root lists it, the log has it,
-//! and every gateway has acknowledged the statement.
+//! A token key is used first when no gateway can refuse it for not knowing it. It gets there in
+//! steps that each show: its file lies on the broker's host, the trust root lists it, the log has
+//! it, and every gateway has acknowledged the statement. A feed key has no place in the log: it
+//! has to be known to those alone who follow this broker, and who does not know it fetches the
+//! statement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +12,13 @@ use std::time::Duration;
 use dayfly_proto::v1::{self, KeyStanding};
 use dayfly_verifier::id::KeyId;
 use dayfly_verifier::time::Timestamp;
+use dayfly_verifier::trust::ListedKey;
 use tonic::Status;
 
 use super::{Broker, render, status};
 use crate::core::command::{Caller, Command};
 use crate::core::state::{SigningKey, State};
-use crate::found::{read_statement, token_keys};
+use crate::found::{feed_keys, read_statement, token_keys};
 use crate::sequencer::Failure;
 use crate::signer::TokenKey;
 
@@ -49,13 +52,20 @@ impl Broker {
     /// is what is given back.
     pub async fn take_up_keys(&self) -> Vec<String> {
         let (dir, keys, held) = (self.dir.clone(), self.keys.clone(), self.signer.keys());
-        let known = move |id: &KeyId| held.contains_key(id);
-        let found =
-            tokio::task::spawn_blocking(move || (read_statement(&dir), token_keys(&keys, known)));
-        let Ok((statement, keys)) = found.await else { return Vec::new() };
+        let feed_held = self.hub.keys.held();
+        let found = tokio::task::spawn_blocking(move || {
+            let new = token_keys(&keys, |id| held.contains_key(id));
+            let new_feed = feed_keys(&keys, |id| feed_held.contains_key(id));
+            (read_statement(&dir), new, new_feed)
+        });
+        let Ok((statement, new, new_feed)) = found.await else { return Vec::new() };
         let mut left = Vec::new();
-        match keys {
+        match new {
             Ok(keys) => keys.into_iter().for_each(|key| self.signer.add(key)),
+            Err(error) => left.push(error.to_string()),
+        }
+        match new_feed {
+            Ok(keys) => keys.into_iter().for_each(|key| self.hub.keys.add(key)),
             Err(error) => left.push(error.to_string()),
         }
         let taken = statement.map_err(|error| error.to_string()).and_then(|(signed, statement)| {
@@ -68,6 +78,11 @@ impl Broker {
             Ok(None) => {}
             Err(error) => left.push(format!("the trust statement: {error}")),
         }
+        match self.hub.take_feed_key() {
+            Ok(Some(key)) => tracing::info!(%key, "another key signs the feed"),
+            Ok(None) => {}
+            Err(error) => left.push(error.to_string()),
+        }
         for key in self.signer.keys().values() {
             left.extend(self.list(key).await);
         }
@@ -79,7 +94,7 @@ impl Broker {
         let (id, state) = (key.id(), self.sequencer.state());
         let trust = self.hub.trust();
         let listed = trust.statement().token_keys.get(&id);
-        let same = |listed: &&dayfly_verifier::trust::ListedKey| {
+        let same = |listed: &&ListedKey| {
             listed.public == key.public() && listed.not_after == key.not_after()
         };
         if listed.filter(same).is_none() || state.keys.contains_key(&id) {
@@ -115,7 +130,6 @@ pub(super) fn list(broker: &Broker) -> v1::ListKeysResponse {
     all.extend(state.keys.iter().map(|(id, key)| (*id, key.clone())));
     let keys = all.iter().map(|(id, key)| {
         let held = broker.signer.keys().get(id).is_some_and(|held| is(key, held));
-        let (known_by, instances) = broker.hub.known_by(*id);
         let ready = held && state.keys.contains_key(id) && broker.may_use(&state, *id, key);
         let standing = match () {
             () if key.revoked => KeyStanding::Killed,
@@ -125,17 +139,44 @@ pub(super) fn list(broker: &Broker) -> v1::ListKeysResponse {
             () if ready => KeyStanding::Ready,
             () => KeyStanding::Waiting,
         };
-        v1::TokenKey {
-            key: id.0,
-            public_key: key.public.to_string(),
-            not_after_ms: render::ms(key.not_after),
-            standing: standing.into(),
-            held,
-            known_by: u32::try_from(known_by).unwrap_or(u32::MAX),
-            instances: u32::try_from(instances).unwrap_or(u32::MAX),
-        }
+        let listed = ListedKey { public: key.public, not_after: key.not_after };
+        shown(*id, &listed, standing, held, broker.hub.known_by(*id))
     });
-    v1::ListKeysResponse { keys: keys.collect(), trust_version: trust.statement().version }
+    let present = broker.hub.feed_key().map(|(key, _)| key);
+    let feed_keys = trust.statement().feed_keys.iter().map(|(id, key)| {
+        let held = broker.hub.has_feed_key(*id, key);
+        let (known_by, instances) = broker.hub.feed_key_known_by(*id);
+        let standing = match () {
+            () if now >= key.not_after => KeyStanding::Ended,
+            () if present == Some(*id) => KeyStanding::Signing,
+            () if held && known_by == instances => KeyStanding::Ready,
+            () => KeyStanding::Waiting,
+        };
+        shown(*id, key, standing, held, (known_by, instances))
+    });
+    v1::ListKeysResponse {
+        keys: keys.collect(),
+        trust_version: trust.statement().version,
+        feed_keys: feed_keys.collect(),
+    }
+}
+
+fn shown(
+    id: KeyId,
+    listed: &ListedKey,
+    standing: KeyStanding,
+    held: bool,
+    (known_by, instances): (usize, usize),
+) -> v1::SigningKey {
+    v1::SigningKey {
+        key: id.0,
+        public_key: listed.public.to_string(),
+        not_after_ms: render::ms(listed.not_after),
+        standing: standing.into(),
+        held,
+        known_by: u32::try_from(known_by).unwrap_or(u32::MAX),
+        instances: u32::try_from(instances).unwrap_or(u32::MAX),
+    }
 }
 
 /// Lets a key sign nothing more.

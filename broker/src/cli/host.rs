@@ -143,10 +143,21 @@ impl Serve {
             let opened = Opened::open(&config, &host, shutdown.clone()).await.map_err(serving)?;
             if self.check {
                 let Head { epoch, seq, hash: _ } = opened.head();
-                context.console.result(
-                    || format!("a broker would start here: entry {seq} of epoch {epoch}"),
-                    || json!({ "epoch": epoch.to_string(), "seq": seq.0 }),
-                );
+                let (key, end) = opened.feed_key();
+                let text = || {
+                    format!(
+                        "a broker would start here: entry {seq} of epoch {epoch}\n\
+                         feed key {key} would sign the feed, until {}",
+                        time(end)
+                    )
+                };
+                let json = || {
+                    json!({
+                        "epoch": epoch.to_string(), "seq": seq.0,
+                        "feed_key": key.0, "feed_key_ends_ms": end.as_ms(),
+                    })
+                };
+                context.console.result(text, json);
                 return Ok(());
             }
             let listeners = Listeners::bind(&config).await.map_err(ServeError::Listen);
@@ -293,6 +304,7 @@ fn founding(error: FoundError) -> Refused {
         FoundError::File(_)
         | FoundError::Authority(_)
         | FoundError::Key(_)
+        | FoundError::FeedKey(_)
         | FoundError::Signer(_)
         | FoundError::Journal(_) => Exit::Failed,
     };
@@ -304,6 +316,11 @@ fn serving(error: ServeError) -> Refused {
     let exit = match &error {
         ServeError::Journal(JournalError::Unavailable(_)) => Exit::Unavailable,
         ServeError::Authority(AuthorityError::Store(_)) => Exit::Unavailable,
+        ServeError::Founding(FoundError::FeedKey(_)) => {
+            let next = "make a key with `dayfly keys rotate --feed`, and have the trust root list \
+                        it as that says; one that is listed already, bring here";
+            return Refused::new(Exit::Config, error).next(next);
+        }
         ServeError::Key(_) | ServeError::Authority(_) | ServeError::Founding(_) => Exit::Config,
         ServeError::Journal(_)
         | ServeError::Bundle(_)

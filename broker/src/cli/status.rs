@@ -178,7 +178,11 @@ fn ends(status: &GetStatusResponse) -> Rows {
     if !status.keys.iter().any(|key| key.signing) {
         rows.push(("token key", format!("{BAD}none signs: nothing is exchanged{BAD:#}")));
     }
-    rows.push(("feed key", end(status.feed_key_ends_ms, SOON)));
+    let feed_key = match status.feed_key_ends_ms {
+        0 => format!("{BAD}none signs: gateways believe nothing of this broker{BAD:#}"),
+        at => end(at, SOON),
+    };
+    rows.push(("feed key", feed_key));
     rows.push(("certificate", end(status.certificate_ends_ms, UNRENEWED)));
     rows.push(("authority", end(status.authority_ends_ms, SOON)));
     rows
@@ -313,7 +317,7 @@ fn to_json(Seen { status, each }: &Seen) -> Json {
         ),
         "brokers": each.iter().map(broker).collect::<Vec<_>>(),
         "instances": status.instances.iter().map(instance).collect::<Vec<_>>(),
-        "keys": keys.collect::<Vec<_>>(), "feed_key_ends_ms": status.feed_key_ends_ms,
+        "keys": keys.collect::<Vec<_>>(), "feed_key_ends_ms": time(status.feed_key_ends_ms),
         "certificate_ends_ms": status.certificate_ends_ms,
         "authority_ends_ms": status.authority_ends_ms,
         "now_ms": status.now_ms, "started_at_ms": status.started_at_ms,

@@ -14,14 +14,13 @@ use bytes::Bytes;
 use dayfly_proto::v1::follow_response::Message;
 use dayfly_proto::v1::{Delta, FollowResponse, SignedHead, Snapshot};
 use dayfly_verifier::feed::{self as format, snapshot_digest};
-use dayfly_verifier::id::{FeedId, KeyId, Seq};
-use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::id::{FeedId, Seq};
 use dayfly_verifier::time::{Clock, Timestamp};
-use dayfly_verifier::trust::{Signed, Statement, Untrusted};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::instances::{Instances, LONGEST_INTERVAL};
+use super::keys::FeedKeys;
 use super::trust::Trust;
 use crate::core::event::Head;
 use crate::core::feed::Feed;
@@ -42,10 +41,11 @@ const PART_BYTES: usize = 1024 * 1024;
 
 /// The feed of this broker.
 pub struct Hub {
-    feed: FeedId,
+    pub(super) feed: FeedId,
     /// The keys that gateways believe.
-    trust: ArcSwap<Trust>,
-    key: NumberedKey,
+    pub(super) trust: ArcSwap<Trust>,
+    /// Those of this broker that sign.
+    pub keys: FeedKeys,
     sequencer: Sequencer,
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
@@ -55,7 +55,7 @@ pub struct Hub {
     rounds: AtomicU64,
     wanted: Notify,
     /// Until when instances that followed an earlier process may not know the keys that came since.
-    unaware_until: Duration,
+    pub(super) unaware_until: Duration,
     /// Until when instances that followed an earlier process may go on by themselves.
     unseen_until: Duration,
     /// Who follows.
@@ -90,9 +90,11 @@ pub struct Tip {
     pub head: Head,
     /// Signed, without a snapshot.
     pub signed: SignedHead,
+    /// By this key.
+    key: Arc<NumberedKey>,
     feed: Feed,
     time: Timestamp,
-    /// Shared by all tips with the same end: it is signed once for all who ask for it.
+    /// Shared by all tips with the same end and key: it is signed once for all who ask for it.
     snapshot: Arc<OnceLock<Vec<FollowResponse>>>,
 }
 
@@ -104,11 +106,11 @@ struct Confirmed {
 }
 
 impl Hub {
-    /// The feed that `trust` names, as `sequencer` publishes it, signed with `key`.
+    /// The feed that `trust` names, as `sequencer` publishes it, signed with one of `keys`.
     #[must_use]
     pub fn new(
         trust: Trust,
-        key: NumberedKey,
+        keys: FeedKeys,
         sequencer: Sequencer,
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
@@ -116,7 +118,7 @@ impl Hub {
         let feed = trust.statement().feed;
         let state = sequencer.state();
         // The time of the last entry: nothing has been confirmed yet.
-        let tip = Tip::new(feed, &key, &state, state.time);
+        let tip = Tip::new(feed, keys.present(), &state, state.time);
         // What is given from now on can be used there, too, where an earlier process was followed.
         // Whoever may follow has joined, and that is on record: in a log as founded nobody has.
         let span = if state.head.seq.0 > FOUNDING { MAX_STALENESS } else { Duration::ZERO };
@@ -127,7 +129,7 @@ impl Hub {
         Arc::new(Self {
             feed,
             trust: ArcSwap::from_pointee(trust),
-            key,
+            keys,
             sequencer,
             journal,
             clock,
@@ -169,16 +171,14 @@ impl Hub {
         self.tip.load().time
     }
 
-    /// From when on nothing counts that this broker signs for the feed.
-    #[must_use]
-    pub const fn key_ends(&self) -> Timestamp {
-        self.key.not_after
-    }
-
     /// The number of rounds of confirming that have begun.
     #[must_use]
     pub fn rounds(&self) -> u64 {
         self.rounds.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// The time since this machine was started, which all of following is counted by.
@@ -197,54 +197,6 @@ impl Hub {
     /// Asks for a heartbeat soon.
     pub fn want_beat(&self) {
         self.wanted.notify_one();
-    }
-
-    /// The keys that gateways believe.
-    #[must_use]
-    pub fn trust(&self) -> Arc<Trust> {
-        self.trust.load_full()
-    }
-
-    /// Takes a statement that was verified; `false` for the one that is there. Heartbeats tell the
-    /// gateways that there is another. Refuses one that does not follow, or is of another feed.
-    pub fn take_trust(&self, signed: Signed, statement: Statement) -> Result<bool, Untrusted> {
-        let before = self.trust();
-        if statement == *before.statement() {
-            return Ok(false);
-        }
-        if statement.feed != self.feed {
-            let other = Invalid::new("feed", "must be the one that this broker tells");
-            return Err(Untrusted::Malformed(other));
-        }
-        let next = before.next(signed, statement, self.uptime())?;
-        self.trust.store(Arc::new(next));
-        self.want_beat();
-        Ok(true)
-    }
-
-    /// How many of the instances that could refuse a token by `key` for not knowing it know it,
-    /// and how many there are.
-    #[must_use]
-    pub fn known_by(&self, key: KeyId) -> (usize, usize) {
-        self.instances.trusting(&self.trust(), key, self.uptime())
-    }
-
-    /// Whether a token by `key` can meet no instance any more that does not know the key: each has
-    /// acknowledged a statement that lists it, or refuses everything by now. Those that followed
-    /// an earlier process are waited for, too, once any key was used.
-    #[must_use]
-    pub fn is_known_everywhere(&self, key: KeyId) -> bool {
-        let (known, all) = self.known_by(key);
-        let listed = self.trust().since(key).is_some();
-        listed && known == all && self.uptime() >= self.unaware_until
-    }
-
-    /// A head of this feed that one of its keys signed.
-    pub(super) fn believes(&self, signed: &format::SignedHead) -> Option<format::Head> {
-        let trust = self.trust();
-        let listed = |key| trust.statement().feed_keys.get(&key)?.public.verifying_key();
-        let head = signed.verify(listed)?;
-        (head.feed == self.feed).then_some(head)
     }
 
     /// The log itself.
@@ -270,7 +222,7 @@ impl Hub {
         let digest = snapshot_digest(entries.iter().map(AsRef::as_ref));
         let head = format::Head {
             snapshot: Some(digest),
-            ..head(self.feed, &self.key, tip.head, &tip.feed, tip.time)
+            ..head(self.feed, &tip.key, tip.head, &tip.feed, tip.time)
         };
         let mut parts = vec![Vec::new()];
         let mut bytes = 0_usize;
@@ -287,7 +239,7 @@ impl Hub {
             message: Some(Message::Snapshot(Snapshot { entries, head })),
         };
         let mut messages: Vec<_> = parts.into_iter().map(|entries| part(entries, None)).collect();
-        messages.push(part(last, Some(wire(head.sign(&self.key.signing)))));
+        messages.push(part(last, Some(wire(head.sign(&tip.key.signing)))));
         messages
     }
 
@@ -349,7 +301,7 @@ impl Hub {
         if state.head.epoch == tip.head.epoch && state.feed.hash() == tip.feed.hash() {
             return;
         }
-        let next = Tip::new(self.feed, &self.key, state, tip.time);
+        let next = Tip::new(self.feed, self.keys.present(), state, tip.time);
         let same_epoch = state.head.epoch == tip.head.epoch;
         let entries = state.feed.after_within(tip.head.seq, PART_BYTES).filter(|_| same_epoch);
         let cast = entries.map_or(Cast::Over, |entries| Cast::Delta {
@@ -363,8 +315,8 @@ impl Hub {
 
     fn cast_beat(&self, state: &State, confirmed: &Confirmed) {
         let before = self.tip();
-        let mut tip = Tip::new(self.feed, &self.key, state, confirmed.time);
-        if before.head == tip.head {
+        let mut tip = Tip::new(self.feed, self.keys.present(), state, confirmed.time);
+        if before.head == tip.head && Arc::ptr_eq(&before.key, &tip.key) {
             tip.snapshot = Arc::clone(&before.snapshot);
         }
         let (seq, head) = (tip.head.seq, tip.signed.clone());
@@ -374,10 +326,10 @@ impl Hub {
 }
 
 impl Tip {
-    fn new(feed: FeedId, key: &NumberedKey, state: &State, time: Timestamp) -> Self {
-        let signed = wire(head(feed, key, state.head, &state.feed, time).sign(&key.signing));
+    fn new(feed: FeedId, key: Arc<NumberedKey>, state: &State, time: Timestamp) -> Self {
+        let signed = wire(head(feed, &key, state.head, &state.feed, time).sign(&key.signing));
         let feed = state.feed.clone();
-        Self { head: state.head, signed, feed, time, snapshot: Arc::default() }
+        Self { head: state.head, signed, key, feed, time, snapshot: Arc::default() }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dayfly_verifier::id::{InstanceId, KeyId, Seq};
+use dayfly_verifier::id::{InstanceId, Seq};
 use dayfly_verifier::spiffe::SpiffeId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -202,18 +202,18 @@ impl Instances {
         all.map(|instance| instance.standing(uptime)).collect()
     }
 
-    /// How many of those that may allow something at `uptime` believe a statement of `trust` that
-    /// lists `key`, and how many there are. Who believes an older one makes nobody wait for longer
-    /// than it may allow something by it, whether it comes again, under any name, or never reads.
+    /// How many of those that may allow something at `uptime` know a key that `trust` lists since
+    /// this version, and how many there are; none knows one that it does not list. Who believes an
+    /// older statement makes nobody wait for longer than it may allow something by it, whether it
+    /// comes again, under any name, or never reads.
     #[must_use]
-    pub fn trusting(&self, trust: &Trust, key: KeyId, uptime: Duration) -> (usize, usize) {
-        let since = trust.since(key).unwrap_or(u64::MAX);
+    pub fn trusting(&self, trust: &Trust, since: Option<u64>, uptime: Duration) -> (usize, usize) {
         let all = lock(&self.all);
         let (mut trusting, mut count) = (0_usize, 0_usize);
         for instance in all.values().flat_map(BTreeMap::values) {
             let Standing { connected, refuses_in, max_staleness, .. } = instance.standing(uptime);
             let version = instance.trust();
-            let knows = version >= since;
+            let knows = since.is_some_and(|since| version >= since);
             let powerless = trust.is_powerless(version, max_staleness, uptime);
             if (connected || refuses_in.is_some()) && (knows || !powerless) {
                 count = count.saturating_add(1);

@@ -2,6 +2,7 @@
 
 pub mod feed;
 pub mod instances;
+pub mod keys;
 pub mod seen;
 pub mod stream;
 pub mod trust;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dayfly_verifier::id::KeyId;
-use dayfly_verifier::trust::{Signed, Statement, Untrusted};
+use dayfly_verifier::trust::{ListedKey, Signed, Statement, Untrusted};
 
 /// A statement of the trust root that was verified, and what this broker remembers of those before.
 pub struct Trust {
@@ -13,6 +13,8 @@ pub struct Trust {
     statement: Statement,
     /// The version that listed each token key first, as far as this process has seen.
     since: BTreeMap<KeyId, u64>,
+    /// The same of the feed keys.
+    feed_since: BTreeMap<KeyId, u64>,
     taken_at: Duration,
 }
 
@@ -20,8 +22,11 @@ impl Trust {
     /// The first statement that this process has, which `signed` was verified to be.
     #[must_use]
     pub fn new(signed: Signed, statement: Statement, uptime: Duration) -> Self {
-        let since = statement.token_keys.keys().map(|key| (*key, statement.version)).collect();
-        Self { signed, statement, since, taken_at: uptime }
+        let now = |keys: &BTreeMap<KeyId, ListedKey>| {
+            keys.keys().map(|key| (*key, statement.version)).collect()
+        };
+        let (since, feed_since) = (now(&statement.token_keys), now(&statement.feed_keys));
+        Self { signed, statement, since, feed_since, taken_at: uptime }
     }
 
     /// The statement that follows, taken at `uptime`; refuses one that does not.
@@ -33,11 +38,9 @@ impl Trust {
     ) -> Result<Self, Untrusted> {
         self.statement.admits(&statement)?;
         let mut next = Self::new(signed, statement, uptime);
-        for (key, since) in &mut next.since {
-            let same = self.statement.token_keys.get(key) == next.statement.token_keys.get(key);
-            let before = self.since.get(key).filter(|_| same);
-            *since = before.copied().unwrap_or(*since);
-        }
+        let (now, before) = (&next.statement, &self.statement);
+        stays(&mut next.since, &now.token_keys, &self.since, &before.token_keys);
+        stays(&mut next.feed_since, &now.feed_keys, &self.feed_since, &before.feed_keys);
         Ok(next)
     }
 
@@ -53,10 +56,18 @@ impl Trust {
         &self.statement
     }
 
-    /// The version from which on a gateway knows `key`; `None` if the trust root does not list it.
+    /// The version from which on a gateway knows a token key; `None` if the trust root does not
+    /// list it.
     #[must_use]
     pub fn since(&self, key: KeyId) -> Option<u64> {
         self.since.get(&key).copied()
+    }
+
+    /// The version from which on a gateway knows a feed key; `None` if the trust root does not
+    /// list it.
+    #[must_use]
+    pub fn feed_since(&self, key: KeyId) -> Option<u64> {
+        self.feed_since.get(&key).copied()
     }
 
     /// For how long this broker has had it at `uptime`.
@@ -77,5 +88,18 @@ impl Trust {
     #[must_use]
     pub fn is_powerless(&self, version: u64, bound: Duration, uptime: Duration) -> bool {
         self.is_overdue(version, bound.saturating_mul(2), uptime)
+    }
+}
+
+/// What was listed before as it is `now` is known since then.
+fn stays(
+    since: &mut BTreeMap<KeyId, u64>,
+    now: &BTreeMap<KeyId, ListedKey>,
+    known: &BTreeMap<KeyId, u64>,
+    before: &BTreeMap<KeyId, ListedKey>,
+) {
+    for (key, since) in since {
+        let same = before.get(key) == now.get(key);
+        *since = known.get(key).filter(|_| same).copied().unwrap_or(*since);
     }
 }

@@ -15,6 +15,7 @@ use dayfly_verifier::trust::{ListedKey, Signed, Statement};
 use ed25519_dalek::SigningKey;
 
 mod fork;
+mod keys;
 mod orders;
 mod parts;
 

@@ -14,7 +14,9 @@ use super::*;
 use crate::core::command::{Caller, Command};
 use crate::core::event::{Actor, Event};
 use crate::follow::instances::Terms;
-use crate::found::{KEYS, TRUST_ROOT, read_statement, token_key_file, write_statement};
+use crate::found::{
+    KEYS, TRUST_ROOT, feed_key_file, read_statement, token_key_file, write_statement,
+};
 use crate::journal::decode;
 use crate::keys::NumberedKey;
 use crate::signer::TokenKey;
@@ -43,10 +45,19 @@ impl World {
 
     /// Has the trust root say something else of token keys.
     fn say(&self, change: impl FnOnce(&mut BTreeMap<KeyId, ListedKey>)) {
+        self.say_next(|next| change(&mut next.token_keys));
+    }
+
+    /// The same, of feed keys.
+    fn say_of_feed(&self, change: impl FnOnce(&mut BTreeMap<KeyId, ListedKey>)) {
+        self.say_next(|next| change(&mut next.feed_keys));
+    }
+
+    fn say_next(&self, change: impl FnOnce(&mut Statement)) {
         let (home, root) = (self.home(), NumberedKey::read(&self.home().join(TRUST_ROOT)).unwrap());
         let (_, before) = read_statement(&home).unwrap();
         let mut next = Statement { version: before.version.saturating_add(1), ..before };
-        change(&mut next.token_keys);
+        change(&mut next);
         write_statement(&home, &next.sign(&root.signing).unwrap()).unwrap();
     }
 
@@ -278,4 +289,57 @@ async fn with_peers_a_new_key_waits_until_those_know_it_who_follow_them() {
     world.forward(1);
     let signs = [(1, KeyStanding::Ready), (2, KeyStanding::Signing)];
     assert_eq!(world.standings().await, signs);
+}
+
+/// A feed key with its number, of which the trust root need not know.
+fn feed_key(n: u32, seed: u8) -> NumberedKey {
+    let not_after = Timestamp::from_ms(START_MS + YEAR_MS / 2).unwrap();
+    NumberedKey { id: KeyId(n), not_after, signing: SigningKey::from_bytes(&[seed; 32]) }
+}
+
+#[tokio::test]
+async fn a_feed_key_is_taken_up_once_it_is_listed_and_known_and_shows_how_it_stands() {
+    let world = World::new().await;
+    let one = world.follows("one");
+    let write = |key: &NumberedKey, n: u32| {
+        key.write(&world.home().join(KEYS).join(feed_key_file(KeyId(n)))).unwrap();
+    };
+    let stand = async || {
+        let listed = world.operator().list_keys(world.by("olga", v1::ListKeysRequest {})).await;
+        let keys = listed.unwrap().into_inner().feed_keys;
+        let shown = |key: &v1::SigningKey| (key.key, key.standing(), key.held, key.known_by);
+        keys.iter().map(shown).collect::<Vec<_>>()
+    };
+    let signing = |known| (1, KeyStanding::Signing, true, known);
+    assert_eq!(stand().await, [signing(1)]);
+    // It lies there, and is not listed; another one is, under its number.
+    let key = feed_key(2, 52);
+    write(&key, 2);
+    assert_eq!(world.broker.take_up_keys().await, [""; 0]);
+    assert_eq!(stand().await, [signing(1)]);
+    world.say_of_feed(|keys| keys.extend([(KeyId(2), feed_key(2, 53).listed().unwrap())]));
+    one.trusts(2);
+    assert_eq!(world.broker.take_up_keys().await, [""; 0]);
+    assert_eq!(stand().await, [signing(1), (2, KeyStanding::Waiting, false, 1)]);
+    world.say_of_feed(|keys| keys.extend([(KeyId(2), key.listed().unwrap())]));
+    world.broker.take_up_keys().await;
+    assert_eq!(stand().await, [signing(1), (2, KeyStanding::Waiting, true, 0)]);
+    one.trusts(3);
+    world.broker.take_up_keys().await;
+    let signs = (2, KeyStanding::Signing, true, 1);
+    assert_eq!(stand().await, [(1, KeyStanding::Ready, true, 1), signs]);
+    let status = world.operator().get_status(world.by("olga", v1::GetStatusRequest {})).await;
+    let ends = status.unwrap().into_inner().feed_key_ends_ms;
+    assert_eq!(ends, i64::try_from(key.not_after.as_ms()).unwrap());
+
+    // Dropped without another one: the broker says so, and that nobody believes it.
+    world.say_of_feed(|keys| keys.retain(|key, _| *key == KeyId(9)));
+    let left = world.broker.take_up_keys().await;
+    assert!(matches!(&left[..], [left] if left.starts_with("no key may sign the feed: ")));
+    let status = world.operator().get_status(world.by("olga", v1::GetStatusRequest {})).await;
+    assert_eq!(status.unwrap().into_inner().feed_key_ends_ms, 0);
+    // A file with a key of another number is named, and not taken.
+    write(&feed_key(7, 57), 8);
+    let left = world.broker.take_up_keys().await;
+    assert!(left.iter().any(|left| left.contains("feed-8.key")), "{left:?}");
 }

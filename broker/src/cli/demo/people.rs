@@ -12,8 +12,8 @@ use dayfly_proto::v1::operator_service_client::OperatorServiceClient;
 use dayfly_proto::v1::revocation_target::Target;
 use dayfly_proto::v1::{
     ApplyBundleRequest, ApplyBundleResponse, ApproveRequest, BundleFile, GetRequestRequest,
-    ListKeysRequest, RetireKeyRequest, RevocationTarget, RevokeRequest, SignedDecision,
-    TailRequest, TailResponse, TokenKey, WatchEnforcementRequest, WatchEnforcementResponse,
+    ListKeysRequest, RetireKeyRequest, RevocationTarget, RevokeRequest, SignedDecision, SigningKey,
+    TailRequest, TailResponse, WatchEnforcementRequest, WatchEnforcementResponse,
 };
 use dayfly_verifier::dossier::{DECISION_NAMESPACE, Salt};
 use dayfly_verifier::id::{GrantId, KeyId, PersonId};
@@ -104,7 +104,7 @@ impl Operator {
     }
 
     /// How the token keys stand.
-    pub(super) async fn keys(&self) -> anyhow::Result<Vec<TokenKey>> {
+    pub(super) async fn keys(&self) -> anyhow::Result<Vec<SigningKey>> {
         let mut broker = OperatorServiceClient::new(self.0.channel());
         Ok(broker.list_keys(ListKeysRequest {}).await?.into_inner().keys)
     }

@@ -2,6 +2,7 @@
 //! journal that does not answer, to readers that do not read.
 
 mod cuts;
+mod feed_keys;
 mod instances;
 mod keys;
 mod seen;

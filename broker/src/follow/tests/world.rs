@@ -1,6 +1,6 @@
 //! A journal, a hub that tells its feed over TCP, and gateways that follow.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use crate::core::directory::Directory;
 use crate::core::event::{Actor, Entry, Event, Head, Target};
 use crate::core::limits::Limits;
 use crate::follow::feed::Hub;
+use crate::follow::keys::FeedKeys;
 use crate::follow::stream::{self, Asked};
 use crate::follow::trust::Trust;
 use crate::journal::{Faulty, Journal as _, Memory, chain};
@@ -76,7 +77,7 @@ pub(super) struct World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks_end();
     }
 }
 
@@ -88,16 +89,33 @@ fn root() -> HolderKey {
     HolderKey::from_slice(key(1).verifying_key().as_bytes()).unwrap()
 }
 
+/// The feed key of this number.
+pub(super) fn feed_key(number: u8) -> NumberedKey {
+    let signing = key(number.saturating_add(1));
+    NumberedKey { id: KeyId(number.into()), not_after: end(), signing }
+}
+
+/// When all keys end.
+pub(super) fn end() -> Timestamp {
+    Timestamp::from_ms(4_000_000_000_000).unwrap()
+}
+
 /// What the trust root says in `version`: these token keys, and the feed key.
 pub(super) fn statement(version: u64, keys: &[u8]) -> (Signed, Statement) {
-    let not_after = Timestamp::from_ms(4_000_000_000_000).unwrap();
+    statement_of(version, keys, &[1])
+}
+
+/// The same, with these feed keys.
+pub(super) fn statement_of(version: u64, keys: &[u8], feed: &[u8]) -> (Signed, Statement) {
+    let not_after = end();
     let listed = |seed| {
         let public = HolderKey::from_slice(key(seed).verifying_key().as_bytes()).unwrap();
         ListedKey { public, not_after }
     };
     let token_keys =
         keys.iter().map(|n| (KeyId((*n).into()), listed(n.saturating_add(100)))).collect();
-    let feed_keys = BTreeMap::from([(KeyId(1), listed(2))]);
+    let feed_keys =
+        feed.iter().map(|n| (KeyId((*n).into()), listed(n.saturating_add(1)))).collect();
     let statement = Statement { version, feed: FEED, epoch: EPOCH, token_keys, feed_keys };
     (statement.sign(&key(1)).unwrap(), statement)
 }
@@ -136,15 +154,14 @@ impl World {
 
     /// A broker over a log that ends at `head`.
     async fn over(journal: Faulty<Memory>, head: Head, clock: Arc<Moved>) -> Self {
-        let not_after = Timestamp::from_ms(4_000_000_000_000).unwrap();
-        let feed_key = NumberedKey { id: KeyId(1), not_after, signing: key(2) };
         let (signed, statement) = statement(1, &[1]);
+        let feed_keys = FeedKeys::new([feed_key(1)], &statement, clock.now()).unwrap();
         let trust = Trust::new(signed, statement, clock.uptime());
         let (sequencer, deciding) =
             Sequencer::start(Arc::new(journal.clone()), clock.clone(), Limits::default())
                 .await
                 .unwrap();
-        let hub = Hub::new(trust, feed_key, sequencer, Arc::new(journal.clone()), clock.clone());
+        let hub = Hub::new(trust, feed_keys, sequencer, Arc::new(journal.clone()), clock.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let deaf = Arc::new(AtomicBool::new(false));
@@ -171,6 +188,11 @@ impl World {
         founded.record(Event::Revoked { target, reason: None }).await;
         self.head = founded.head;
         self.head.seq
+    }
+
+    /// Ends this broker; its log stays.
+    pub(super) fn tasks_end(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 
     /// A gateway instance that follows through `address`, with a bound of a second.
@@ -226,6 +248,11 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) fn is_fresh(&self) -> bool {
         self.enforcer.view().is_some_and(|view| view.is_fresh(self.clock.uptime()))
+    }
+
+    /// Whether it has heard of the place.
+    pub(super) fn has(&self, seq: Seq) -> bool {
+        self.enforcer.view().is_some_and(|view| view.seq() >= seq)
     }
 
     pub(super) fn knows(&self) -> usize {
