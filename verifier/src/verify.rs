@@ -27,7 +27,7 @@ use std::time::Duration;
 pub use ask::{MustAsk, NotRedeemed, Redeem, Redemption};
 pub use attempt::{Attempt, Call, Config, Peer, Shown};
 pub use offline::{Check, Finding, Offline, Step, Trust, Use, offline};
-#[cfg(test)]
+#[cfg(all(test, feature = "tower"))]
 pub(crate) use verified::CHECKED;
 pub(crate) use verified::Signed;
 pub use verified::{Cancellation, Verified};

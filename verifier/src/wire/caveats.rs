@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use super::schema::{Block, Check, Content, Expression, Operator, Term, op};
-use super::terms::{Atom, Part, Symbols, check, head};
+use super::schema::{self, Block, Check, Content, Operator, Term, op};
+use super::terms::{Atom, Symbols, head};
+use super::write::{Expression, Part, Writer};
 use crate::caveat::Caveat;
 use crate::resource::Resource;
 use crate::scope::{Constraint, Limit, Value};
@@ -13,7 +14,7 @@ use crate::time::Timestamp;
 /// The version of Datalog that a block with these checks has: 3 as such, 5 for a block that the
 /// holder's key signs, 6 with the operator `==`.
 pub(super) fn version(block: &Block, signed_by_holder: bool) -> u32 {
-    let same = |e: &Expression| {
+    let same = |e: &schema::Expression| {
         e.ops.iter().any(|o| match &o.operator {
             Some(Operator::Binary(binary)) => binary.kind == op::SAME,
             Some(Operator::Value(_)) | None => false,
@@ -28,24 +29,23 @@ pub(super) fn version(block: &Block, signed_by_holder: bool) -> u32 {
 }
 
 /// The check that says `caveat`.
-pub(super) fn write(caveat: &Caveat, symbols: &mut Symbols) -> Check {
+pub(super) fn write(caveat: &Caveat, block: &mut Writer) {
     match caveat {
         Caveat::Before(end) => {
-            let body = symbols.predicate("time", &[Part::Var("t")]);
-            let before = symbols.compare("t", op::LESS, Part::Is(Atom::date(*end)));
-            check(vec![(vec![body], vec![before])])
+            let before = Expression::Compare("t", op::LESS, Part::Is(Atom::date(*end)));
+            block.check(&[(&[("time", &[Part::Var("t")])], Some(before))]);
         }
-        Caveat::Operation(set) => names("operation", set.iter().map(|o| o.as_str()), symbols),
-        Caveat::Resource(set) => names("resource", set.iter().map(|r| r.as_str()), symbols),
-        Caveat::Gateway(set) => names("gateway", set.iter().map(|g| g.as_str()), symbols),
-        Caveat::Task(set) => names("task", set.iter().map(|t| t.as_str()), symbols),
+        Caveat::Operation(set) => names("operation", set.iter().map(|o| o.as_str()), block),
+        Caveat::Resource(set) => names("resource", set.iter().map(|r| r.as_str()), block),
+        Caveat::Gateway(set) => names("gateway", set.iter().map(|g| g.as_str()), block),
+        Caveat::Task(set) => names("task", set.iter().map(|t| t.as_str()), block),
         Caveat::Below(base) => {
-            let body = symbols.predicate("resource", &[Part::Var("r")]);
             let prefix = below(base);
-            let under = symbols.compare("r", op::STARTS_WITH, Part::Is(Atom::Text(&prefix)));
-            check(vec![(vec![body], vec![under])])
+            let prefix = Part::Is(Atom::Text(&prefix));
+            let under = Expression::Compare("r", op::STARTS_WITH, prefix);
+            block.check(&[(&[("resource", &[Part::Var("r")])], Some(under))]);
         }
-        Caveat::Argument(constraint) => argument(constraint, symbols),
+        Caveat::Argument(constraint) => argument(constraint, block),
     }
 }
 
@@ -54,36 +54,30 @@ pub(super) fn below(base: &Resource) -> String {
     format!("{base}/")
 }
 
-fn names<'a>(
-    predicate: &str,
-    mut set: impl ExactSizeIterator<Item = &'a str>,
-    symbols: &mut Symbols,
-) -> Check {
-    if set.len() == 1 {
-        let only = Part::Is(Atom::Text(set.next().unwrap_or_default()));
-        return check(vec![(vec![symbols.predicate(predicate, &[only])], vec![])]);
+fn names<'a>(predicate: &str, set: impl ExactSizeIterator<Item = &'a str>, block: &mut Writer) {
+    let set: Vec<Atom<'_>> = set.map(Atom::Text).collect();
+    match set.as_slice() {
+        [only] => block.check(&[(&[(predicate, &[Part::Is(*only)])], None)]),
+        _ => {
+            let among = Expression::Contains(set, "x");
+            block.check(&[(&[(predicate, &[Part::Var("x")])], Some(among))]);
+        }
     }
-    let body = symbols.predicate(predicate, &[Part::Var("x")]);
-    let among = symbols.contains(set.map(Atom::Text), "x");
-    check(vec![(vec![body], vec![among])])
 }
 
-fn argument(constraint: &Constraint, symbols: &mut Symbols) -> Check {
+fn argument(constraint: &Constraint, block: &mut Writer) {
     let name = Part::Is(Atom::Text(constraint.argument.as_str()));
-    let mut arg = |part| symbols.predicate("arg", &[name, part]);
-    let body = match &constraint.limit {
-        Limit::Equals(value) => {
-            return check(vec![(vec![arg(Part::Is(Atom::of(value)))], vec![])]);
+    let compare = |kind, limit| Some(Expression::Compare("v", kind, Part::Is(Atom::Int(limit))));
+    let (value, limit) = match &constraint.limit {
+        Limit::Equals(value) => (Part::Is(Atom::of(value)), None),
+        Limit::OneOf(values) => {
+            let values = values.iter().map(Atom::of).collect();
+            (Part::Var("v"), Some(Expression::Contains(values, "v")))
         }
-        Limit::OneOf(_) | Limit::AtMost(_) | Limit::AtLeast(_) => arg(Part::Var("v")),
+        Limit::AtMost(most) => (Part::Var("v"), compare(op::AT_MOST, *most)),
+        Limit::AtLeast(least) => (Part::Var("v"), compare(op::AT_LEAST, *least)),
     };
-    let limit = match &constraint.limit {
-        Limit::OneOf(values) => symbols.contains(values.iter().map(Atom::of), "v"),
-        Limit::AtMost(most) => symbols.compare("v", op::AT_MOST, Part::Is(Atom::Int(*most))),
-        Limit::AtLeast(least) => symbols.compare("v", op::AT_LEAST, Part::Is(Atom::Int(*least))),
-        Limit::Equals(value) => symbols.compare("v", op::EQUAL, Part::Is(Atom::of(value))),
-    };
-    check(vec![(vec![body], vec![limit])])
+    block.check(&[(&[("arg", &[name, value])], limit)]);
 }
 
 /// What a check demands of the one value it is about.
@@ -129,7 +123,7 @@ pub(super) fn read(check: &Check, symbols: &Symbols) -> Option<Caveat> {
 
 fn demand<'a>(
     about: &'a Term,
-    expressions: &'a [Expression],
+    expressions: &'a [schema::Expression],
     symbols: &'a Symbols,
 ) -> Option<Demand<'a>> {
     let Some(Content::Variable(variable)) = about.content else {

@@ -8,10 +8,9 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::schema::{
-    Biscuit, Block, ED25519, ExternalSignature, Fact, Proof, PublicKey, SignedBlock,
-};
-use super::terms::{Atom, Part, Symbols};
+use super::schema::{Biscuit, Block, ED25519, ExternalSignature, Proof, PublicKey, SignedBlock};
+use super::terms::{Atom, Symbols};
+use super::write::Writer;
 use super::{Decoded, Malformed, Token, caveats, chain};
 use crate::caveat::Caveat;
 use crate::claims::{Claims, Record};
@@ -136,10 +135,9 @@ pub fn attenuate(
     if caveats.is_empty() {
         return Err(Invalid::new("caveats", "must be at least one").into());
     }
-    let symbols = shared_symbols(&token.container)?;
-    let known = symbols.len();
-    let block = block(Vec::new(), caveats, symbols, known, 3)?;
-    append(token, block, None, next)
+    let mut block = Writer::after(shared_symbols(&token.container)?);
+    add(caveats, &mut block)?;
+    append(token, block.finish(3), None, next)
 }
 
 /// `token`, handed on to the key `to` with `caveats` added, by its present holder `from`. `next` is
@@ -155,27 +153,20 @@ pub fn delegate(
     caveats: &[Caveat],
     next: &Zeroizing<[u8; 32]>,
 ) -> Result<Token, IssueError> {
-    let mut symbols = Symbols::default();
-    let key = Part::Is(Atom::Bytes(to.as_bytes()));
-    let fact = Fact { predicate: symbols.predicate(super::DELEGATE, &[key]) };
-    let block = block(vec![fact], caveats, symbols, 0, 5)?;
+    let mut block = Writer::after(Symbols::default());
+    block.fact(super::DELEGATE, &[Atom::Bytes(to.as_bytes())]);
+    add(caveats, &mut block)?;
+    let block = block.finish(5);
     let message = chain::external_message(&block, last(&token.container));
     let signature = from.sign(&message).to_vec();
     let key = PublicKey { algorithm: ED25519, key: from.verifying_key().to_bytes().to_vec() };
     append(token, block, Some(ExternalSignature { signature, key }), next)
 }
 
-fn block(
-    facts: Vec<Fact>,
-    caveats: &[Caveat],
-    mut symbols: Symbols,
-    known: usize,
-    datalog: u32,
-) -> Result<Vec<u8>, Invalid> {
+fn add(caveats: &[Caveat], block: &mut Writer) -> Result<(), Invalid> {
     caveats.iter().try_for_each(Caveat::check)?;
-    let checks = caveats.iter().map(|caveat| caveats::write(caveat, &mut symbols)).collect();
-    let block = Block { symbols: symbols.since(known), version: Some(datalog), facts, checks };
-    Ok(block.encode_to_vec())
+    caveats.iter().for_each(|caveat| caveats::write(caveat, block));
+    Ok(())
 }
 
 /// The symbols that the next block of a holder may use: those of the authority block and of the

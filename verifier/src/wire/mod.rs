@@ -18,6 +18,7 @@ mod template;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -6,8 +6,9 @@
 use prost::Message as _;
 
 use super::caveats::{self, below};
-use super::schema::{AuthorityBlock, Block, Check, Fact, Term, op};
-use super::terms::{Atom, Part, Symbols, check};
+use super::schema::{AuthorityBlock, Check, Fact, Term, op};
+use super::terms::{Atom, Symbols};
+use super::write::{Expression, Part, Writer};
 use crate::caveat::Caveat;
 use crate::claims::{Claims, FORMAT_VERSION, Record};
 use crate::holder::{Confirmation, HolderKey};
@@ -34,48 +35,41 @@ pub(super) fn write(claims: &Claims, record: &Record) -> Result<Vec<u8>, Invalid
     }
     let seq =
         i64::try_from(record.seq.0).map_err(|_| Invalid::new("seq", "must be at most 2^63 - 1"))?;
-    let mut symbols = Symbols::default();
-    let facts = facts(claims, &record.epoch, seq, &mut symbols);
-    let checks = checks(claims, &mut symbols);
-    let block = Block { symbols: symbols.since(0), version: Some(DATALOG), facts, checks };
-    Ok(block.encode_to_vec())
+    let mut block = Writer::after(Symbols::default());
+    facts(claims, &record.epoch, seq, &mut block);
+    checks(claims, &mut block);
+    Ok(block.finish(DATALOG))
 }
 
-fn facts(claims: &Claims, epoch: &Epoch, seq: i64, symbols: &mut Symbols) -> Vec<Fact> {
+fn facts(claims: &Claims, epoch: &Epoch, seq: i64, block: &mut Writer) {
     use Atom::{Bool, Bytes, Int, Text};
-    let mut facts = Vec::new();
-    let mut fact = |name: &str, atoms: &[Atom<'_>]| {
-        let parts: Vec<Part<'_>> = atoms.iter().copied().map(Part::Is).collect();
-        facts.push(Fact { predicate: symbols.predicate(name, &parts) });
-    };
-    fact("format", &[Int(FORMAT_VERSION)]);
-    fact("record", &[Bytes(epoch.as_bytes()), Int(seq)]);
-    fact("key", &[Int(claims.key.0.into())]);
-    fact("token", &[Bytes(claims.token.as_bytes())]);
-    fact("grant", &[Bytes(claims.grant.as_bytes())]);
-    fact("request", &[Bytes(claims.request.as_bytes())]);
-    fact("for_task", &[Text(claims.task.as_str())]);
-    fact("subject", &[Text(claims.subject.as_str())]);
+    block.fact("format", &[Int(FORMAT_VERSION)]);
+    block.fact("record", &[Bytes(epoch.as_bytes()), Int(seq)]);
+    block.fact("key", &[Int(claims.key.0.into())]);
+    block.fact("token", &[Bytes(claims.token.as_bytes())]);
+    block.fact("grant", &[Bytes(claims.grant.as_bytes())]);
+    block.fact("request", &[Bytes(claims.request.as_bytes())]);
+    block.fact("for_task", &[Text(claims.task.as_str())]);
+    block.fact("subject", &[Text(claims.subject.as_str())]);
     if let Some(principal) = &claims.principal {
-        fact("principal", &[Text(principal.as_str())]);
+        block.fact("principal", &[Text(principal.as_str())]);
     }
-    fact("audience", &[Text(claims.audience.as_str())]);
-    fact("holder", &[holder(claims)]);
-    fact("issued", &[Atom::date(claims.issued_at)]);
-    fact("expires", &[Atom::date(claims.expires_at)]);
-    fact("online", &[Bool(claims.online)]);
-    fact("counted", &[Bool(claims.counted)]);
+    block.fact("audience", &[Text(claims.audience.as_str())]);
+    block.fact("holder", &[holder(claims)]);
+    block.fact("issued", &[Atom::date(claims.issued_at)]);
+    block.fact("expires", &[Atom::date(claims.expires_at)]);
+    block.fact("online", &[Bool(claims.online)]);
+    block.fact("counted", &[Bool(claims.counted)]);
     for Right { operation, resource } in claims.scope.rights() {
         match resource {
             ResourcePattern::Exact(exact) => {
-                fact("right", &[Text(operation.as_str()), Text(exact.as_str())]);
+                block.fact("right", &[Text(operation.as_str()), Text(exact.as_str())]);
             }
             ResourcePattern::Below(base) => {
-                fact("right_below", &[Text(operation.as_str()), Text(&below(base))]);
+                block.fact("right_below", &[Text(operation.as_str()), Text(&below(base))]);
             }
         }
     }
-    facts
 }
 
 /// What a use must prove, as the literal that `proven` is compared with.
@@ -86,41 +80,35 @@ fn holder(claims: &Claims) -> Atom<'_> {
     }
 }
 
-fn checks(claims: &Claims, symbols: &mut Symbols) -> Vec<Check> {
-    let audience = claims.audience.as_str();
-    let mut checks = vec![caveats::write(&Caveat::Before(claims.expires_at), symbols)];
-    let gateway = symbols.predicate("gateway", &[Part::Is(Atom::Text(audience))]);
-    checks.push(check(vec![(vec![gateway], vec![])]));
-    let proven = symbols.predicate("proven", &[Part::Is(holder(claims))]);
-    checks.push(check(vec![(vec![proven], vec![])]));
-    checks.push(rights(symbols));
+fn checks(claims: &Claims, block: &mut Writer) {
+    caveats::write(&Caveat::Before(claims.expires_at), block);
+    let audience = Part::Is(Atom::Text(claims.audience.as_str()));
+    block.check(&[(&[("gateway", &[audience])], None)]);
+    block.check(&[(&[("proven", &[Part::Is(holder(claims))])], None)]);
+    rights(block);
     for constraint in claims.scope.constraints() {
-        checks.push(caveats::write(&Caveat::Argument(constraint.clone()), symbols));
+        caveats::write(&Caveat::Argument(constraint.clone()), block);
     }
-    checks
 }
 
 /// `check if operation($o), resource($r), right($o, $r)
 /// or operation($o), resource($r), right_below($o, $p), $r.starts_with($p)`
-fn rights(symbols: &mut Symbols) -> Check {
+fn rights(block: &mut Writer) {
     let (o, r, p) = (Part::Var("o"), Part::Var("r"), Part::Var("p"));
-    let call = |symbols: &mut Symbols| {
-        vec![symbols.predicate("operation", &[o]), symbols.predicate("resource", &[r])]
-    };
-    let mut exact = call(symbols);
-    exact.push(symbols.predicate("right", &[o, r]));
-    let mut below = call(symbols);
-    below.push(symbols.predicate("right_below", &[o, p]));
-    let under = symbols.compare("r", op::STARTS_WITH, p);
-    check(vec![(exact, vec![]), (below, vec![under])])
+    let (operation, resource) = (("operation", &[o][..]), ("resource", &[r][..]));
+    let under = Expression::Compare("r", op::STARTS_WITH, p);
+    block.check(&[
+        (&[operation, resource, ("right", &[o, r])], None),
+        (&[operation, resource, ("right_below", &[o, p])], Some(under)),
+    ]);
 }
 
 /// The claims of an authority block, and the symbols that later blocks may use; `None` if it is not
 /// byte for byte the template.
 pub(super) fn read(bytes: &[u8]) -> Option<(Claims, Record, Symbols)> {
     let block = AuthorityBlock::decode(bytes).ok()?;
-    let mut symbols = Symbols::default();
-    symbols.extend(block.symbols)?;
+    // What is written anew gives every text one number.
+    let symbols = Symbols::unchecked(block.symbols);
     let mut facts = Facts { rest: &block.facts, symbols: &symbols };
     let (claims, record) = claims(&mut facts, &block.checks)?;
     let same = write(&claims, &record).is_ok_and(|again| again == bytes);

@@ -1,11 +1,6 @@
 //! Symbol tables and terms: what Datalog's numbers stand for.
 
-use std::collections::BTreeSet;
-
-use super::schema::{
-    Binary, Check, Content, Expression, Literal, Member, Members, Op, Operator, Predicate, Query,
-    Term,
-};
+use super::schema::{Content, Literal, Member, Predicate, Term};
 use crate::caveat::MAX_SET;
 use crate::scope::Value;
 use crate::time::Timestamp;
@@ -42,17 +37,25 @@ const DEFAULT: [&str; 28] = [
     "query",
 ];
 
+/// The length of `ip_address`.
+const LONGEST_DEFAULT: usize = 10;
+
 /// The number of the first symbol that a token brings.
 const OFFSET: u64 = 1024;
 
 /// The number of `query`, the head of every check.
-const QUERY: u64 = 27;
+pub(super) const QUERY: u64 = 27;
 
 /// The symbols that a block may speak of.
 #[derive(Clone, Default)]
 pub(super) struct Symbols(Vec<String>);
 
 impl Symbols {
+    /// Those that a block brings, before anything is known of them: a text may have two numbers.
+    pub(super) const fn unchecked(new: Vec<String>) -> Self {
+        Self(new)
+    }
+
     /// Adds the symbols that a block brings; `None` if one of them is known already, which would
     /// let one text have two numbers.
     pub(super) fn extend(&mut self, new: Vec<String>) -> Option<()> {
@@ -77,7 +80,6 @@ impl Symbols {
     }
 
     /// How many there are beside those that every Biscuit knows.
-    #[cfg(feature = "issue")]
     pub(super) const fn len(&self) -> usize {
         self.0.len()
     }
@@ -90,8 +92,11 @@ impl Symbols {
         }
     }
 
-    fn number(&mut self, text: &str) -> u64 {
-        if let Some(known) = DEFAULT.iter().position(|known| *known == text) {
+    /// The number that stands for a text, which is added if it is new.
+    pub(super) fn number(&mut self, text: &str) -> u64 {
+        let short = text.len() <= LONGEST_DEFAULT;
+        let known = if short { DEFAULT.iter().position(|known| *known == text) } else { None };
+        if let Some(known) = known {
             return known as u64;
         }
         let own = self.0.iter().position(|known| known == text).unwrap_or_else(|| {
@@ -99,54 +104,6 @@ impl Symbols {
             self.0.len().saturating_sub(1)
         });
         OFFSET.saturating_add(own as u64)
-    }
-
-    /// The predicate `name(parts..)`.
-    pub(super) fn predicate(&mut self, name: &str, parts: &[Part<'_>]) -> Predicate {
-        let name = self.number(name);
-        Predicate { name, terms: parts.iter().map(|part| self.term(*part)).collect() }
-    }
-
-    fn term(&mut self, part: Part<'_>) -> Term {
-        let content = match part {
-            Part::Var(name) => Content::Variable(u32::try_from(self.number(name)).unwrap_or(0)),
-            Part::Is(Atom::Int(int)) => Content::Integer(int),
-            Part::Is(Atom::Text(text)) => Content::Text(self.number(text)),
-            Part::Is(Atom::Date(secs)) => Content::Date(secs),
-            Part::Is(Atom::Bytes(bytes)) => Content::Bytes(bytes.to_vec()),
-            Part::Is(Atom::Bool(bool)) => Content::Bool(bool),
-        };
-        Term { content: Some(content) }
-    }
-
-    /// The expression `$var <kind> literal`, for a binary operator of that kind.
-    pub(super) fn compare(&mut self, var: &str, kind: i32, right: Part<'_>) -> Expression {
-        expression(self.term(Part::Var(var)), self.term(right), kind)
-    }
-
-    /// The expression `{members}.contains($var)`, its members in the order of their numbers.
-    pub(super) fn contains<'a>(
-        &mut self,
-        members: impl IntoIterator<Item = Atom<'a>>,
-        var: &str,
-    ) -> Expression {
-        let literals: BTreeSet<Literal> =
-            members.into_iter().filter_map(|atom| self.literal(atom)).collect();
-        let members =
-            literals.into_iter().map(|literal| Member { literal: Some(literal) }).collect();
-        let set = Term { content: Some(Content::Set(Members { members })) };
-        expression(set, self.term(Part::Var(var)), super::schema::op::CONTAINS)
-    }
-
-    /// A member of a set. Dates are never one.
-    fn literal(&mut self, atom: Atom<'_>) -> Option<Literal> {
-        match atom {
-            Atom::Int(int) => Some(Literal::Integer(int)),
-            Atom::Text(text) => Some(Literal::Text(self.number(text))),
-            Atom::Bytes(bytes) => Some(Literal::Bytes(bytes.to_vec())),
-            Atom::Bool(bool) => Some(Literal::Bool(bool)),
-            Atom::Date(_) => None,
-        }
     }
 
     /// What a term says; `None` for a variable, a set and an array.
@@ -236,30 +193,11 @@ impl<'a> Atom<'a> {
     }
 }
 
-/// A term of a predicate: a literal, or a variable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part<'a> {
-    Is(Atom<'a>),
-    Var(&'a str),
-}
-
 /// Whether one of `new` is among `known`, or stands there twice.
 fn meet<T: Ord>(mut known: impl Iterator<Item = T>, mut new: Vec<T>) -> bool {
     new.sort_unstable();
     known.any(|symbol| new.binary_search(&symbol).is_ok())
         || new.windows(2).any(|pair| pair.first() == pair.last())
-}
-
-fn expression(left: Term, right: Term, kind: i32) -> Expression {
-    let op = |operator| Op { operator: Some(operator) };
-    let (left, right) = (op(Operator::Value(left)), op(Operator::Value(right)));
-    Expression { ops: vec![left, right, op(Operator::Binary(Binary { kind }))] }
-}
-
-/// The check `check if body.., expressions..`, or several such queries joined by `or`.
-pub(super) fn check(queries: Vec<(Vec<Predicate>, Vec<Expression>)>) -> Check {
-    let query = |(body, expressions)| Query { head: head(), body, expressions };
-    Check { queries: queries.into_iter().map(query).collect() }
 }
 
 /// The head that every check has.
@@ -318,6 +256,17 @@ mod tests {
             assert!(!meet(symbols(5_000, MOST).into_iter(), symbols(0, 8)));
             assert!(compared.get() < 40 * MOST, "{} comparisons", compared.get());
         }
+    }
+
+    #[test]
+    fn what_every_biscuit_knows_is_never_brought() {
+        let mut symbols = Symbols::default();
+        for (number, text) in DEFAULT.iter().enumerate() {
+            assert_eq!(symbols.number(text), number as u64, "{text}");
+            assert_eq!(symbols.get(number as u64), Some(*text));
+        }
+        assert_eq!(symbols.number("right_below"), OFFSET);
+        assert_eq!(symbols.since(0), ["right_below"]);
     }
 
     #[test]

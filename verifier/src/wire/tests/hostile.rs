@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::laws::{any_call, any_caveat, any_claims, any_steps, chain_of, resign, towards};
 use super::reference::{by_library, datalog, handed_on_by_library};
 use super::*;
-use crate::wire::terms::{Atom, Part, Symbols};
+use crate::wire::terms::Symbols;
+use crate::wire::write::Writer;
 
 /// Blocks outside the profile: authority facts from a later block, rules, unbound variables, and
 /// every construct that costs or means more than a caveat.
@@ -109,9 +110,8 @@ fn a09_variables_in_facts_and_unbound_variables_are_refused() {
         decode(&with_block(&minted(&claims()), &block, delegates)).err()
     };
     let mut symbols = Symbols::default();
-    let key = holder_key(1);
-    let key = Part::Is(Atom::Bytes(key.as_bytes()));
-    let good = schema::Fact { predicate: symbols.predicate(DELEGATE, &[key]) };
+    let key = schema::Content::Bytes(holder_key(1).as_bytes().to_vec());
+    let good = schema::Fact { predicate: predicate(symbols.number(DELEGATE), key) };
     let mut bad = good.clone();
     bad.predicate.terms = vec![variable.clone()];
     assert_eq!(read(&symbols, 0, vec![good], vec![]), None);
@@ -119,12 +119,24 @@ fn a09_variables_in_facts_and_unbound_variables_are_refused() {
 
     let mut symbols = minted_symbols();
     let known = symbols.len();
-    let mut about = |variable| {
-        let body = symbols.predicate("operation", &[Part::Var("o")]);
-        let other = symbols.compare(variable, schema::op::SAME, Part::Is(Atom::Text("read")));
-        terms::check(vec![(vec![body], vec![other])])
+    let operation = symbols.number("operation");
+    let (o, p) = (variable_of(&mut symbols, "o"), variable_of(&mut symbols, "p"));
+    let read_text = schema::Content::Text(symbols.number("read"));
+    let about = |variable: &schema::Content| {
+        let value = |content: &schema::Content| {
+            schema::Operator::Value(schema::Term { content: Some(content.clone()) })
+        };
+        let same = schema::Operator::Binary(schema::Binary { kind: schema::op::SAME });
+        let ops = [value(variable), value(&read_text), same];
+        let ops = ops.map(|operator| schema::Op { operator: Some(operator) }).into();
+        let query = schema::Query {
+            head: terms::head(),
+            body: vec![predicate(operation, o.clone())],
+            expressions: vec![schema::Expression { ops }],
+        };
+        schema::Check { queries: vec![query] }
     };
-    let (good, unbound) = (about("o"), about("p"));
+    let (good, unbound) = (about(&o), about(&p));
     let mut headed = good.clone();
     headed.queries[0].head.terms.push(variable);
     let mut named = good.clone();
@@ -142,13 +154,14 @@ fn a06_a_second_audience_is_not_of_this_format() {
     let bare = minted(&claims());
     for other in ["spiffe://shop.test/gateway/other", GATEWAY] {
         let mut symbols = minted_symbols();
-        let (mut container, other) = (bare.container.clone(), Part::Is(Atom::Text(other)));
+        let mut container = bare.container.clone();
         let mut block: schema::Block = schema::read(&container.authority.block).unwrap();
         let is_audience = |fact: &schema::Fact, symbols: &Symbols| {
             symbols.get(fact.predicate.name) == Some("audience")
         };
         let place = block.facts.iter().position(|fact| is_audience(fact, &symbols)).unwrap();
-        let second = schema::Fact { predicate: symbols.predicate("audience", &[other]) };
+        let (name, other) = (symbols.number("audience"), symbols.number(other));
+        let second = schema::Fact { predicate: predicate(name, schema::Content::Text(other)) };
         block.facts.insert(place + 1, second);
         block.symbols = symbols.since(0);
         container.authority.block = prost::Message::encode_to_vec(&block);
@@ -180,16 +193,10 @@ fn with_block(bare: &Decoded, block: &schema::Block, by_holder: bool) -> Vec<u8>
 
 #[test]
 fn a11_versions_are_those_that_a_block_needs_and_no_others() {
-    let mut symbols = minted_symbols();
-    let known = symbols.len();
-    let caveat = Caveat::Below("orders/prod/eu".parse().unwrap());
-    let checks = vec![caveats::write(&caveat, &mut symbols)];
-    let block = |version| schema::Block {
-        symbols: symbols.clone().since(known),
-        facts: vec![],
-        checks: checks.clone(),
-        version,
-    };
+    let mut written = Writer::after(minted_symbols());
+    caveats::write(&Caveat::Below("orders/prod/eu".parse().unwrap()), &mut written);
+    let written: schema::Block = schema::read(&written.finish(3)).unwrap();
+    let block = |version| schema::Block { version, ..written.clone() };
     let bare = minted(&claims());
     assert!(decode(&with_block(&bare, &block(Some(3)), false)).unwrap().check(&root()).is_ok());
     for version in [None, Some(0), Some(2), Some(4), Some(5), Some(6), Some(7), Some(u32::MAX)] {
@@ -216,6 +223,15 @@ fn a11_versions_are_those_that_a_block_needs_and_no_others() {
         resign(&mut container, &bare);
         assert_eq!(accepted(&container), version == Some(1), "{version:?}");
     }
+}
+
+/// The predicate of that name, with one term.
+fn predicate(name: u64, term: schema::Content) -> schema::Predicate {
+    schema::Predicate { name, terms: vec![schema::Term { content: Some(term) }] }
+}
+
+fn variable_of(symbols: &mut Symbols, name: &str) -> schema::Content {
+    schema::Content::Variable(u32::try_from(symbols.number(name)).unwrap())
 }
 
 fn minted_symbols() -> Symbols {

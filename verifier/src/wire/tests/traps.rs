@@ -191,6 +191,22 @@ fn symbols_have_one_number() {
         resign(&mut container, &bare);
         assert_eq!(decode(&container.encode_to_vec()).err(), Some(Malformed::Profile(1)));
     }
+    // Nor is the authority block one that brings a text twice, known or not, used or not.
+    for symbol in ["operation", "query", "for_task", "ticket-17", "nobody uses it"] {
+        for (at, used) in [(0, false), (0, true), (usize::MAX, false), (usize::MAX, true)] {
+            let mut container = bare.container.clone();
+            let mut block: schema::Block = schema::read(&container.authority.block).unwrap();
+            let at = at.min(block.symbols.len());
+            block.symbols.insert(at, symbol.into());
+            if used {
+                block.facts[0].predicate.name = 1024 + at as u64;
+            }
+            container.authority.block = block.encode_to_vec();
+            resign(&mut container, &bare);
+            let refused = decode(&container.encode_to_vec()).err();
+            assert_eq!(refused, Some(Malformed::Authority), "{symbol} at {at}, used: {used}");
+        }
+    }
 }
 
 /// A proof by the wrong key, or claims of another key, must not turn into a panic or a yes.
