@@ -31,7 +31,8 @@ fn main() -> anyhow::Result<()> {
     let share = tokens.len() / ROUNDS;
     never_seen(&world, &tokens, share)?;
     repeated(&world, &tokens)?;
-    with_proof(&world, &tokens, share)
+    with_proof(&world, &tokens, share, 1, "verify_with_dpop_first")?;
+    with_proof(&world, &tokens, share, 2, "verify_with_dpop")
 }
 
 /// Each token once: its signature is checked. Bare: the strict check of one signature, and the
@@ -70,12 +71,20 @@ fn repeated(world: &World, tokens: &[Held]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each token again, with a proof by DPoP that was never shown. Bare: one strict signature check.
-fn with_proof(world: &World, tokens: &[Held], share: usize) -> anyhow::Result<()> {
+/// Each token again, with a proof by DPoP that was never shown: the `nth` of its holder's. Of the
+/// first, the holder's key is made ready to verify with, too. Bare: one strict signature check, with
+/// a key that is ready.
+fn with_proof(
+    world: &World,
+    tokens: &[Held],
+    share: usize,
+    nth: u8,
+    name: &str,
+) -> anyhow::Result<()> {
     let key = SigningKey::from_bytes(&[3; 32]);
     let signature = key.sign(&[5; 400]);
     let public = key.verifying_key();
-    let proofs: Vec<String> = tokens.iter().map(|held| world.proof(held)).collect();
+    let proofs: Vec<String> = tokens.iter().map(|held| world.proof(held, nth)).collect();
     let pairs: Vec<(&Held, &String)> = tokens.iter().zip(&proofs).collect();
     let (mut bare, mut real) = (Vec::new(), Vec::new());
     for part in pairs.chunks(share) {
@@ -87,7 +96,7 @@ fn with_proof(world: &World, tokens: &[Held], share: usize) -> anyhow::Result<()
             verify(world, held, Shown::Dpop { proof, method: METHOD, path: PATH })
         })?);
     }
-    figure("verify_with_dpop", &mut real, &mut bare);
+    figure(name, &mut real, &mut bare);
     Ok(())
 }
 

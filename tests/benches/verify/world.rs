@@ -109,12 +109,12 @@ impl World {
         Ok(Held { token, peer: Peer { id: claims.subject, key: Some(key) }, seed })
     }
 
-    /// A proof by DPoP of `held` for the call.
-    pub(crate) fn proof(&self, held: &Held) -> String {
+    /// The `nth` proof by DPoP of `held` for the call.
+    pub(crate) fn proof(&self, held: &Held, nth: u8) -> String {
         let url = format!("{BASE}{PATH}");
         let call = DpopCall { method: METHOD, url: &url, act: None, nonce: None };
         let key = SigningKey::from_bytes(&held.seed);
-        make_dpop(&key, held.token.expose(), &call, self.clock.now(), [1; 16])
+        make_dpop(&key, held.token.expose(), &call, self.clock.now(), [nth; 16])
     }
 }
 
