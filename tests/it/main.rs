@@ -20,6 +20,7 @@ mod deploy;
 mod dev;
 mod door;
 mod edges;
+mod evidence;
 mod feed_key;
 mod guarded;
 mod host;

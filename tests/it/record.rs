@@ -250,6 +250,11 @@ async fn a25_what_was_done_to_the_file_of_the_record_is_named() {
     let head = lines(&whole)[0]["head"].as_str().unwrap().to_owned();
     assert!(verify(&["--head", &head]).status.success());
     let last: u64 = head.split(':').nth(1).unwrap().parse().unwrap();
+    let filed = "SELECT min(seq) FROM entry WHERE instr(CAST(bytes AS TEXT), 'o-17') > 0";
+    let filed: u32 = rusqlite::Connection::open(&file)
+        .and_then(|connection| connection.query_row(filed, [], |row| row.get(0)))
+        .unwrap();
+    // That folded the write-ahead log back.
     let was = std::fs::read(&file).unwrap();
     let tampered = |sql: &str, more: &[&str]| {
         for side in ["journal.db-wal", "journal.db-shm"] {
@@ -265,10 +270,6 @@ async fn a25_what_was_done_to_the_file_of_the_record_is_named() {
     };
     let to_head = "UPDATE head SET (epoch, seq, hash) = \
                    (SELECT epoch, seq, hash FROM entry ORDER BY seq DESC LIMIT 1);";
-    let filed = "SELECT min(seq) FROM entry WHERE instr(CAST(bytes AS TEXT), 'o-17') > 0";
-    let filed: u32 = rusqlite::Connection::open(&file)
-        .and_then(|connection| connection.query_row(filed, [], |row| row.get(0)))
-        .unwrap();
     let change = "UPDATE entry SET bytes = CAST(replace(bytes, 'o-17', 'o-18') AS BLOB)";
     let change = format!("{change} WHERE seq = {filed}");
     let edits = [

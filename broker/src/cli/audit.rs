@@ -20,7 +20,7 @@ use super::query::Query;
 use super::{Context, block_on};
 use crate::core::event::{Entry, Head};
 use crate::core::state::State;
-use crate::journal::{Journal as _, JournalError, Replay, Sqlite, decode};
+use crate::journal::{JournalError, ReadOnly, Replay, decode};
 
 /// How many entries of a file are read at once.
 const PAGE: usize = 1024;
@@ -56,6 +56,9 @@ struct Tail {
 /// Recompute the hash chain over the record and fold it anew; the first bad entry is named.
 ///
 /// Over the network, or with `--journal` on the file of a broker on this host, running or not.
+/// The file is only read: nothing of it, nor beside it, is changed, and a disk that takes no writes
+/// will do. What was written last may stand in journal.db-wal: keep it with the file.
+///
 /// Every head that was ever shown vouches for all entries up to it: with `--head` the record must
 /// contain that very head, so that one that was cut or rewritten as a whole shows too.
 #[derive(Debug, Args)]
@@ -211,10 +214,10 @@ impl Verify {
                 return Err(Refused::new(Exit::Config, error).next(next));
             }
             Some(path) => {
-                let store = Sqlite::open(&path).map_err(unreadable)?;
+                let mut file = ReadOnly::open(&path).map_err(unreadable)?;
                 let mut head = Head::ORIGIN;
                 loop {
-                    let page = store.read(&head, PAGE).await.map_err(unreadable)?;
+                    let page = file.read(&head, PAGE).map_err(unreadable)?;
                     for entry in &page {
                         head = *entry.head();
                         check.push(head, entry.bytes().clone()).map_err(bad)?;
@@ -250,7 +253,12 @@ fn bad(bad: Bad) -> Refused {
 
 /// A journal file that cannot be read is not known to be good; one that can, and is wrong, is bad.
 fn unreadable(error: JournalError) -> Refused {
-    if error.is_fatal() { bad(error.into()) } else { Refused::new(Exit::Unavailable, error) }
+    if error.is_fatal() {
+        return bad(error.into());
+    }
+    let step = "see that you may read it, and that journal.db-wal and -shm lie beside it if, and \
+                as, they did where it comes from: until it is read, nothing is known";
+    Refused::new(Exit::Unavailable, error).next(step)
 }
 
 /// Entries as a broker sends them: nothing of it is believed.

@@ -27,7 +27,7 @@ pub use recorded::{NotThatHead, Recorded};
 pub use replay::Replay;
 pub use side::{Bundles, DOCUMENT_KEPT, Floor, FreeText, Invitation, Joins, Renew, Renewal, Texts};
 pub use snapshot::Snapshots;
-pub use sqlite::Sqlite;
+pub use sqlite::{ReadOnly, Sqlite};
 pub use stored::VERSION as FORMAT;
 pub use stored::{KINDS, decode};
 

@@ -17,7 +17,7 @@ const APPLICATION_ID: i64 = 0x6466_6c79;
 /// The version of the tables.
 const SCHEMA_VERSION: i64 = 1;
 /// How long a writer waits for the writer of another process.
-const BUSY: Duration = Duration::from_millis(1000);
+pub(super) const BUSY: Duration = Duration::from_millis(1000);
 
 const SCHEMA: &str = "
     CREATE TABLE head (
@@ -65,9 +65,7 @@ struct Inode {
 impl Place {
     /// The files that are open by `path`.
     pub(super) fn of(path: &Path) -> Result<Self, JournalError> {
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        Ok(Self { tables: Inode::of(path)?, log: Inode::of(Path::new(&log))? })
+        Ok(Self { tables: Inode::of(path)?, log: Inode::of(&beside(path, "-wal"))? })
     }
 
     /// The file of the tables.
@@ -97,6 +95,13 @@ impl Inode {
             Err(JournalError::Replaced(self.path.display().to_string()))
         }
     }
+}
+
+/// The file beside that of the tables whose name ends so.
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
 }
 
 /// Refuses what is no plain file, or not its owner's alone.
@@ -147,7 +152,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
 }
 
 /// SQLite, told to follow no link, refuses one anywhere in a path; here only the file must be none.
-fn by_real_directory(path: &Path) -> Result<PathBuf, JournalError> {
+pub(super) fn by_real_directory(path: &Path) -> Result<PathBuf, JournalError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let real = dir.canonicalize();
     let real = real.map_err(|e| unavailable(&format!("`{}`: {e}", dir.display())))?;

@@ -4,6 +4,7 @@
 //! commit that failed as one that did not happen.
 
 mod file;
+mod read_only;
 mod side;
 mod snapshots;
 mod thread;
@@ -20,6 +21,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use tokio::sync::watch::Receiver;
 
 use self::file::Place;
+pub use self::read_only::ReadOnly;
 use self::thread::{Lane, Thread};
 use self::watch::Watch;
 use super::{Journal, JournalError, Recorded, StoredEntry, chain};
@@ -219,23 +221,9 @@ impl Journal for Sqlite {
         after: &Head,
         limit: usize,
     ) -> Result<Vec<Recorded<StoredEntry>>, JournalError> {
-        let (after, limit) = (*after, i64::try_from(limit).unwrap_or(i64::MAX));
+        let after = *after;
         self.look_in(Lane::Log, move |tx| {
-            contains(tx, &after)?;
-            let select = "SELECT seq, epoch, hash, bytes FROM entry WHERE seq > ?1 \
-                          ORDER BY seq LIMIT ?2";
-            let mut select = tx.prepare_cached(select).map_err(failed)?;
-            let mut rows = select.query((number(after.seq.0)?, limit)).map_err(failed)?;
-            let mut head = after;
-            let mut entries = Vec::new();
-            while let Some(row) = rows.next().map_err(failed)? {
-                let bytes: Vec<u8> = row.get(3).map_err(failed)?;
-                let claimed = head_of(row, [1, 0, 2])?;
-                let entry = StoredEntry::read_back(&head, claimed, Arc::from(bytes))?;
-                head = claimed;
-                entries.push(Recorded::new(entry));
-            }
-            Ok(entries)
+            Ok(entries(tx, &after, limit)?.into_iter().map(Recorded::new).collect())
         })
         .await
     }
@@ -261,6 +249,28 @@ impl Journal for Sqlite {
     fn moved(&self) -> Receiver<()> {
         self.watch.moved()
     }
+}
+
+/// At most `limit` entries right after `after`, which the log must contain.
+fn entries(
+    connection: &Connection,
+    after: &Head,
+    limit: usize,
+) -> Result<Vec<StoredEntry>, JournalError> {
+    contains(connection, after)?;
+    let select = "SELECT seq, epoch, hash, bytes FROM entry WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+    let mut select = connection.prepare_cached(select).map_err(failed)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = select.query((number(after.seq.0)?, limit)).map_err(failed)?;
+    let mut head = *after;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let bytes: Vec<u8> = row.get(3).map_err(failed)?;
+        let claimed = head_of(row, [1, 0, 2])?;
+        entries.push(StoredEntry::read_back(&head, claimed, Arc::from(bytes))?);
+        head = claimed;
+    }
+    Ok(entries)
 }
 
 fn head_row(connection: &Connection) -> Result<Head, JournalError> {
