@@ -179,15 +179,17 @@ impl Sequencer {
     }
 
     /// The same for a command that is made anew of the very state that it is decided on: good for
-    /// what rests on more of it than stays the same for long. All that is decided waits for
-    /// `remake`: what takes long in it is to be prepared before.
+    /// what rests on more of it than stays the same for long, and for whoever has to see that
+    /// state. The last state that `remake` is given is the one that counts. All that is decided
+    /// waits for `remake`: what takes long in it is to be prepared before.
     pub async fn submit_remade(
         &self,
         command: Command,
         remake: Remake,
         caller: Caller,
+        text: Option<FreeText>,
     ) -> Result<Recorded<Arc<State>>, Failure> {
-        let asked = Asked { remake: Some(remake), ..Asked::new(command, caller, None) };
+        let asked = Asked { remake: Some(remake), ..Asked::new(command, caller, text) };
         self.wait(Some(asked)).await.map(|(state, _)| state)
     }
 

@@ -61,7 +61,7 @@ pub(super) async fn apply(
     // What is open may change all the time: what has not changed was asked about.
     let of = Arc::clone(&bundle);
     let remake = Box::new(move |state: &State, now| application(state, &of, now, &mut said));
-    let applied = broker.sequencer.submit_remade(command, remake, caller).await;
+    let applied = broker.sequencer.submit_remade(command, remake, caller, None).await;
     let state = applied.map_err(|failure| status::failure(&failure))?;
     tracing::info!(bundle = %digest, "applied");
     Ok(answer(&bundle, &state, ended(&before, &state)))

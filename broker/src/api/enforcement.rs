@@ -1,7 +1,7 @@
 //! Revoking, and the truth about how far it is enforced.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dayfly_proto::v1;
@@ -15,8 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{Broker, parse, render, status};
-use crate::core::case;
 use crate::core::command::{Caller, Command};
+use crate::core::state::State;
 use crate::follow::feed::MAX_STALENESS;
 use crate::follow::instances::Standing;
 use crate::journal::FreeText;
@@ -35,17 +35,18 @@ pub(super) async fn revoke(
     let target = parse::target(target).map_err(invalid)?;
     let text = parse::free_text("reason", reason).map_err(invalid)?;
     let text = text.map(|text| broker.salted(text)).transpose()?;
-    let before = broker.sequencer.state();
     let command = Command::Revoke(target.clone(), text.as_ref().map(FreeText::digest));
-    let revoked = broker.sequencer.submit_with(command, caller, text).await;
+    // All that it ends is to be seen on the state that it is decided on alone: what is granted
+    // meanwhile, by whichever broker, is among it.
+    let ended = Arc::<Mutex<BTreeSet<GrantId>>>::default();
+    let (seen, same) = (Arc::clone(&ended), command.clone());
+    let look = Box::new(move |state: &State, now| {
+        *seen.lock().unwrap_or_else(PoisonError::into_inner) = state.ended_by(&target, now);
+        same.clone()
+    });
+    let revoked = broker.sequencer.submit_remade(command, look, caller, text).await;
     let state = revoked.map_err(|failure| status::failure(&failure))?;
-    let now = broker.now(&state);
-    let ended = |grant: &GrantId| {
-        let open = before.case(grant).is_some_and(|case| case.standing(now).end().is_none());
-        let after = state.case(grant).map(|case| case.standing(now));
-        open && after == Some(case::Standing::Revoked)
-    };
-    let ended: BTreeSet<GrantId> = before.touched_by(&target).into_iter().filter(ended).collect();
+    let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(v1::RevokeResponse {
         head: Some(render::head(&state.head)),
         ended_grants: ended.iter().map(ToString::to_string).collect(),

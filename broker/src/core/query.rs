@@ -69,6 +69,16 @@ impl State {
         }
     }
 
+    /// What a revocation of `target` ends at `now`. That of a token leaves its grant.
+    pub(crate) fn ended_by(&self, target: &Target, now: Timestamp) -> BTreeSet<GrantId> {
+        if let Target::Token(_) = target {
+            return BTreeSet::new();
+        }
+        let open =
+            |id: &GrantId| self.case(id).is_some_and(|case| case.standing(now).end().is_none());
+        self.touched_by(target).into_iter().filter(open).collect()
+    }
+
     /// When the request was filed that waits longest at `now`.
     #[must_use]
     pub fn oldest_pending(&self, now: Timestamp) -> Option<Timestamp> {

@@ -85,7 +85,7 @@ async fn a_command_is_made_anew_of_the_state_that_it_is_decided_on() {
         let last = state.keys.keys().map(|key| key.0).max().unwrap_or_default();
         add_key(last + 1, 88_888)
     };
-    let remade = sequencer.submit_remade(add_key(7, 11_111), Box::new(remake), broker());
+    let remade = sequencer.submit_remade(add_key(7, 11_111), Box::new(remake), broker(), None);
     let mut remade = remade.boxed();
     assert!((&mut remade).now_or_never().is_none());
     tokio::spawn(deciding.run());

@@ -227,6 +227,56 @@ async fn with_peers_nothing_holds_everywhere_before_those_refuse_who_follow_them
     while !telling.next().await.unwrap().unwrap().holds_everywhere {}
 }
 
+/// What another broker recorded, and this one has yet to read, ends with the rest, and is named.
+#[tokio::test]
+async fn a_revocation_names_all_that_it_ends() {
+    use v1::revocation_target::Target;
+    let world = World::new().await;
+    let agent = world.agent("agent/a", 1);
+    let ask = |n| world.filing(&agent, n, "refund orders/prod/o-17");
+    let beside = async |filing| {
+        let other = world.beside().await;
+        let asked = world.from(&agent.id, world.proven(&agent, filing));
+        Access(other).request_access(asked).await.unwrap().into_inner().request.unwrap()
+    };
+    let revoke = async |target| {
+        let target = Some(v1::RevocationTarget { target: Some(target) });
+        let asked = v1::RevokeRequest { target, reason: "stolen".into() };
+        let answer = world.operator().revoke(world.by("olga", asked)).await;
+        answer.unwrap().into_inner().ended_grants
+    };
+    let targets = [
+        Target::Workload(agent.id.to_string()),
+        Target::Task("task-1".into()),
+        Target::ResourcePrefix("orders/prod".into()),
+    ];
+    for (n, target) in (0..).step_by(3).zip(targets) {
+        let over = world.file(&agent, ask(n)).await.unwrap();
+        world.cancel(&agent, &over.request_id).await.unwrap();
+        let here = world.file(&agent, ask(n + 1)).await.unwrap();
+        let head = world.broker.sequencer.state().head;
+        // This thread waits: nothing is read here meanwhile.
+        let there = std::thread::scope(|scope| {
+            let elsewhere = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.unwrap().block_on(beside(ask(n + 2)))
+            };
+            scope.spawn(elsewhere).join().unwrap()
+        });
+        assert_eq!(world.broker.sequencer.state().head, head);
+        let mut all = [here.grant_id, there.grant_id];
+        all.sort();
+        assert_eq!(revoke(target.clone()).await, all);
+        assert!(revoke(target).await.is_empty());
+    }
+    let one = world.file(&agent, ask(9)).await.unwrap();
+    let token = world.exchange(&agent, &one.request_id, 1).await.unwrap();
+    assert!(revoke(Target::Token(token.token_id)).await.is_empty());
+    assert_eq!(revoke(Target::Grant(one.grant_id.clone())).await, [one.grant_id]);
+    // Ten justifications and eight reasons.
+    assert_eq!(world.texts(), 18);
+}
+
 /// What is open is another at every moment: the operator who tightens policy does not wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bundle_is_put_into_force_while_much_is_asked_for() {
