@@ -91,10 +91,10 @@ async fn crowd(config: &Config, count: u32, rounds: u32) -> Outcome<f64> {
 /// Appends; more comes at once here than most disks can fold back beside it, and then the store has
 /// the writer wait, and changes nothing.
 async fn append(store: &Sqlite, after: &Head, entries: &[StoredEntry]) -> Outcome<()> {
-    let patience = Instant::now() + PATIENCE;
+    let began = Instant::now();
     loop {
         match store.append(after, entries).await {
-            Err(JournalError::Unavailable(_)) if Instant::now() < patience => {}
+            Err(JournalError::Unavailable(_)) if began.elapsed() < PATIENCE => {}
             done => return Ok(done.map(drop)?),
         }
     }
