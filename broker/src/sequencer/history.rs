@@ -10,22 +10,22 @@ use std::num::NonZeroU32;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dayfly_verifier::id::{ExchangeId, FeedHash, GrantId, RequestId, TokenId, UseId};
+use dayfly_verifier::id::{BundleDigest, ExchangeId, FeedHash, GrantId, RequestId, TokenId, UseId};
 use dayfly_verifier::request::{ConfirmBy, Requirement};
 use dayfly_verifier::scope::{Right, Scope};
 use proptest::prelude::*;
 use tokio::task::JoinHandle;
 
 use self::jitter::{Chance, Jitter};
-use self::judge::{Answer, Op, USES, What};
+use self::judge::{ALL, Answer, Op, PERMITS, REFUSES, USES, What};
 use super::tests::*;
 use super::*;
-use crate::core::case::Standing;
-use crate::core::command::{Exchange, Filing};
+use crate::core::case::{Case, Standing};
+use crate::core::command::{Application, Exchange, Filing};
 use crate::core::denial::Denial;
 use crate::core::event::{Entry, Event, Target, TaskOutcome};
-use crate::core::verdict::{Outcome, Verdict};
-use crate::journal::samples::{holder_key, spiffe, time};
+use crate::core::verdict::{Basis, Outcome, Refusal, Verdict};
+use crate::journal::samples::{applied, holder_key, spiffe, time};
 use crate::journal::{Faulty, Memory, Plan};
 
 const BROKERS: usize = 3;
@@ -104,25 +104,49 @@ fn filing(id: RequestId) -> Filing {
     }
 }
 
-/// What policy would say: yes, to everything.
-fn verdict(state: &State, but: Option<&GrantId>) -> Verdict {
-    let requirement = Requirement {
+/// What `bundle` says, to everything.
+fn outcome(bundle: BundleDigest) -> Outcome {
+    if bundle == REFUSES {
+        return Outcome::Refused(Refusal { policy: "freeze".into(), reason: "not now".into() });
+    }
+    Outcome::Permitted(Requirement {
         approvals: Default::default(),
         max_lifetime: Duration::from_secs(600),
         max_uses: None,
         online: false,
         evidence: false,
         presence: false,
-    };
+    })
+}
+
+fn basis(state: &State, but: Option<&GrantId>) -> Basis {
     let task = "task-1".parse().unwrap();
-    let basis = state.basis(&agent().id, &task, but, time(10).max(state.time)).unwrap();
-    Verdict { basis, outcome: Outcome::Permitted(requirement) }
+    state.basis(&agent().id, &task, but, time(10).max(state.time)).unwrap()
+}
+
+/// What the bundle in force says.
+fn verdict(state: &State, but: Option<&GrantId>) -> Verdict {
+    let basis = basis(state, but);
+    Verdict { outcome: outcome(basis.bundle), basis }
+}
+
+/// `bundle` in the place of the one in force, with what it says of all that is open.
+fn application(state: &State, bundle: BundleDigest) -> Application {
+    let Event::BundleApplied { directory, signers, .. } = applied().event else { unreachable!() };
+    let verdict = |grant| {
+        let basis = Basis { bundle, ..basis(state, Some(&grant)) };
+        (grant, Verdict { basis, outcome: outcome(bundle) })
+    };
+    let verdicts = state.open(time(10).max(state.time)).map(Case::grant_id).map(verdict).collect();
+    Application { bundle, directory, signers, replaces: state.bundle, verdicts }
 }
 
 fn meaning(failure: &Failure) -> Answer {
     match failure {
         Failure::Denied(Denial::Revoked) => Answer::Revoked,
         Failure::Denied(Denial::Completed) => Answer::Completed,
+        Failure::Denied(Denial::PolicyRefused(_)) => Answer::Refused,
+        Failure::Denied(Denial::Drifted(_)) => Answer::Drifted,
         Failure::Denied(Denial::UsesExhausted) => Answer::Spent,
         Failure::Denied(Denial::NotFound) => Answer::Absent,
         Failure::Denied(other) => panic!("refused: {other:?}"),
@@ -164,7 +188,7 @@ impl World {
         for _ in 0..6 {
             let broker = &self.brokers[self.chance.index(BROKERS)];
             let sequencer = broker.sequencer();
-            let answer = sequencer.submit(command(&sequencer.state()), caller.clone()).await;
+            let answer = self.submit(&sequencer, command(&sequencer.state()), caller.clone()).await;
             let state = answer.as_ref().map_or_else(|_| sequencer.state(), Clone::clone);
             let told = (state.head, state.feed.hash());
             let before = self.told.lock().unwrap().insert(state.head.seq.0, told);
@@ -183,13 +207,29 @@ impl World {
         }
     }
 
+    /// A bundle may be judged on the state that it meets, or on one that may be past by then.
+    async fn submit(
+        &self,
+        sequencer: &Sequencer,
+        command: Command,
+        caller: Caller,
+    ) -> Result<Recorded<Arc<State>>, Failure> {
+        match command {
+            Command::Apply(Application { bundle, .. }) if self.chance.below(3) > 0 => {
+                let remake = move |state: &State, _| Command::Apply(application(state, bundle));
+                sequencer.submit_remade(command, Box::new(remake), caller, None).await
+            }
+            _ => sequencer.submit(command, caller).await,
+        }
+    }
+
     async fn step(&self) {
         let known = self.known.lock().unwrap().clone();
         let place = self.chance.index(known.len().max(1));
         let Some(about) = known.get(place).filter(|_| self.chance.below(5) > 0) else {
             return self.file().await;
         };
-        match self.chance.below(12) {
+        match self.chance.below(14) {
             0..=4 => self.exchange(place, about).await,
             5..=7 => self.redeem(place, about).await,
             8 => {
@@ -202,7 +242,12 @@ impl World {
                 let command = |_: &State| Command::Revoke(Target::Grant(about.grant), None);
                 self.done(about.grant, What::Revoke, &operator(), command).await;
             }
-            10 => {
+            10..=11 => {
+                let bundle = if self.chance.below(3) == 0 { REFUSES } else { PERMITS };
+                let command = |state: &State| Command::Apply(application(state, bundle));
+                self.done(ALL, What::Apply(bundle), &operator(), command).await;
+            }
+            12 => {
                 let plans = [Plan::Refuse, Plan::LoseUnknown, Plan::StandUnknown];
                 let broker = &self.brokers[self.chance.index(BROKERS)];
                 broker.journal.fail(self.chance.below(2), plans[self.chance.index(3)].clone());
@@ -263,6 +308,7 @@ impl World {
                         None => match state.case(&grant).unwrap().standing(now) {
                             Standing::Revoked => Answer::Revoked,
                             Standing::Completed(_) => Answer::Completed,
+                            Standing::Drifted(_) => Answer::Drifted,
                             other => panic!("an answer without a token: {other:?}"),
                         },
                     }
@@ -304,7 +350,8 @@ async fn play(seed: u64) -> Result<(), String> {
     let ops = world.ops.lock().unwrap().clone();
     judge::log(&world.log().await, &ops)?;
     for known in &*world.known.lock().unwrap() {
-        let of_grant: Vec<Op> = ops.iter().filter(|op| op.grant == known.grant).cloned().collect();
+        let of_grant = ops.iter().filter(|op| [known.grant, ALL].contains(&op.grant));
+        let of_grant: Vec<Op> = of_grant.cloned().collect();
         if !judge::linearizable(&of_grant) {
             return Err(format!("I10: no order explains {of_grant:#?}"));
         }

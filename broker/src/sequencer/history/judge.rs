@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use dayfly_verifier::id::{ExchangeId, GrantId, TokenId, UseId};
+use dayfly_verifier::id::{BundleDigest, ExchangeId, GrantId, TokenId, UseId};
 use dayfly_verifier::spiffe::SpiffeId;
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +17,7 @@ pub(super) enum What {
     Redeem(UseId),
     Complete,
     Revoke,
+    Apply(BundleDigest),
 }
 
 /// What was answered. An answer that never came says nothing.
@@ -26,12 +27,23 @@ pub(super) enum Answer {
     Token(TokenId),
     Revoked,
     Completed,
+    /// By the bundle that was in force when it was filed.
+    Refused,
+    /// By one that came into force later.
+    Drifted,
     Spent,
     Absent,
     Unknown,
 }
 
-/// One operation on one grant, with the ticks between which it took place.
+/// The bundle in force at first, which permits everything.
+pub(super) const PERMITS: BundleDigest = BundleDigest::new([0xb0; 32]);
+/// The other one, which refuses everything.
+pub(super) const REFUSES: BundleDigest = BundleDigest::new([0xb1; 32]);
+/// What a bundle is about: every grant.
+pub(super) const ALL: GrantId = GrantId::new([0; 16]);
+
+/// One operation on one grant, or on all, with the ticks between which it took place.
 #[derive(Debug, Clone)]
 pub(super) struct Op {
     pub(super) grant: GrantId,
@@ -49,11 +61,14 @@ enum Stage {
     Live,
     Completed,
     Revoked,
+    Refused,
+    Drifted,
 }
 
 /// One grant, as it should be: the specification.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Grant {
+    bundle: BundleDigest,
     stage: Stage,
     token: Option<TokenId>,
     uses: BTreeSet<UseId>,
@@ -69,6 +84,8 @@ impl Grant {
         let ends = |stage: Stage| match op.answer {
             Answer::Revoked => stage == Stage::Revoked,
             Answer::Completed => stage == Stage::Completed,
+            Answer::Refused => stage == Stage::Refused,
+            Answer::Drifted => stage == Stage::Drifted,
             Answer::Absent => stage == Stage::Absent,
             _ => false,
         };
@@ -76,7 +93,15 @@ impl Grant {
             return Some(next);
         }
         match (&op.what, op.answer, self.stage) {
-            (What::File, Answer::Done | Answer::Unknown, Stage::Absent) => next.stage = Stage::Live,
+            (What::File, Answer::Done | Answer::Unknown, Stage::Absent) => {
+                next.stage = if self.bundle == REFUSES { Stage::Refused } else { Stage::Live };
+            }
+            (What::Apply(bundle), Answer::Done | Answer::Unknown, stage) => {
+                next.bundle = *bundle;
+                if *bundle == REFUSES && stage == Stage::Live {
+                    next.stage = Stage::Drifted;
+                }
+            }
             (What::Exchange(_), Answer::Token(token), Stage::Live) => {
                 if *next.token.get_or_insert(token) != token {
                     return None;
@@ -120,7 +145,8 @@ pub(super) fn linearizable(ops: &[Op]) -> bool {
     // An exchange without an answer may have made the token that the next one shows: no matter.
     let silent = |op: &Op| op.answer == Answer::Unknown && matches!(op.what, What::Exchange(_));
     let ops: Vec<&Op> = ops.iter().filter(|op| !silent(op)).collect();
-    let start = Grant { stage: Stage::Absent, token: None, uses: BTreeSet::new() };
+    let (stage, token, uses) = (Stage::Absent, None, BTreeSet::new());
+    let start = Grant { bundle: PERMITS, stage, token, uses };
     let (mut seen, mut open) = (HashSet::new(), vec![(0_u64, start)]);
     while let Some((done, grant)) = open.pop() {
         let left = |at: &usize| done & (1 << at) == 0;
@@ -164,8 +190,15 @@ macro_rules! law {
 
 #[derive(Default)]
 struct Told {
+    /// The bundle in force, and where each came into force first.
+    bundle: Option<BundleDigest>,
+    applied: BTreeMap<BundleDigest, usize>,
+    refused: BTreeSet<GrantId>,
     live: BTreeMap<GrantId, SpiffeId>,
+    granted: BTreeSet<GrantId>,
     over: BTreeSet<GrantId>,
+    /// What the bundle that just came into force has yet to end.
+    due: BTreeSet<GrantId>,
     tokens: BTreeMap<TokenId, GrantId>,
     /// Where each token was recorded.
     at: BTreeMap<TokenId, usize>,
@@ -192,18 +225,47 @@ pub(super) fn log(entries: &[(Head, Vec<u8>, Entry)], ops: &[Op]) -> Verdict {
         time = Some(entry.at);
         told.event(place, &entry.event).map_err(|what| format!("{}: {what}", head.seq))?;
     }
+    law!(told.due.is_empty(), "I1: {:?} outlived what permitted it", told.due);
     ops.iter().try_for_each(|op| told.answered(op).map_err(|what| format!("{op:?}: {what}")))
 }
 
 impl Told {
     fn event(&mut self, place: usize, event: &Event) -> Verdict {
+        let permits = self.bundle == Some(PERMITS);
+        if let Event::Ended { grant, end: End::Drifted(_) } = event {
+            law!(self.due.remove(grant), "it was ended by a bundle that permits it");
+            self.over.insert(*grant);
+            return Ok(());
+        }
+        law!(self.due.is_empty(), "I1: {:?} outlived what permitted it", self.due);
         match event {
+            Event::BundleApplied { bundle, .. } => {
+                self.bundle = Some(*bundle);
+                self.applied.entry(*bundle).or_insert(place);
+                if *bundle == REFUSES {
+                    self.due =
+                        self.live.keys().filter(|id| !self.over.contains(id)).copied().collect();
+                }
+            }
+            Event::RequestRefused { request, .. } => {
+                law!(!permits, "refused by a bundle that permits it");
+                law!(!self.live.contains_key(&request.grant_id()), "I2: filed twice");
+                law!(self.refused.insert(request.grant_id()), "I2: filed twice");
+            }
             Event::RequestFiled { request, .. } => {
+                law!(permits, "I1: filed under a bundle that refuses it");
                 let new = self.live.insert(request.grant_id(), request.workload.clone());
                 law!(new.is_none(), "I2: filed twice");
+                law!(!self.refused.contains(&request.grant_id()), "I2: filed twice");
+            }
+            Event::Granted { grant, .. } => {
+                law!(permits, "I1: granted under a bundle that refuses it");
+                law!(self.live.contains_key(grant), "I1: granted of nothing");
+                law!(self.granted.insert(*grant), "I2: granted twice");
             }
             Event::TokenRecorded { exchange, claims } => {
-                law!(self.live.contains_key(&claims.grant), "I1: minted of nothing");
+                law!(permits, "I1: minted under a bundle that refuses it");
+                law!(self.granted.contains(&claims.grant), "I1: minted of nothing");
                 law!(!self.over.contains(&claims.grant), "I10: minted after the end");
                 let key = (claims.subject.clone(), *exchange);
                 law!(self.exchanges.insert(key, claims.token).is_none(), "I2: exchanged twice");
@@ -243,7 +305,12 @@ impl Told {
                 law!(self.at[&token] < op.log, "I14: released before it was recorded");
             }
             (What::File, Answer::Done) => {
-                law!(self.live.contains_key(&op.grant), "I9: lost");
+                let refused = self.refused.contains(&op.grant);
+                law!(self.live.contains_key(&op.grant) || refused, "I9: lost");
+            }
+            (What::Apply(bundle), Answer::Done) => {
+                let applied = self.applied.get(bundle);
+                law!(applied.is_some_and(|place| *place < op.log), "I9: a bundle was lost");
             }
             (What::Redeem(id), Answer::Done) => {
                 let uses = self.uses.get(&op.grant);
@@ -306,6 +373,18 @@ mod tests {
         assert!(linearizable(&uses(op(used(3), Answer::Spent, 4, 5))));
         assert!(!linearizable(&uses(op(used(3), Answer::Done, 4, 5))));
         assert!(!linearizable(&uses(op(used(1), Answer::Spent, 4, 5))));
+        // A bundle that refuses ends what lives, and what is filed under it never lives.
+        let apply = |bundle, invoked| op(What::Apply(bundle), Answer::Done, invoked, invoked + 1);
+        let frozen = |more: Vec<Op>| [vec![filed.clone(), apply(REFUSES, 2)], more].concat();
+        assert!(linearizable(&frozen(vec![op(exchange(1), token(1), 3, 4)])));
+        assert!(linearizable(&frozen(vec![op(exchange(1), Answer::Drifted, 4, 5)])));
+        assert!(!linearizable(&frozen(vec![op(exchange(1), token(1), 4, 5)])));
+        let again = vec![apply(PERMITS, 4), op(exchange(1), token(1), 6, 7)];
+        assert!(!linearizable(&frozen(again)), "it came back to life");
+        let late = op(What::File, Answer::Done, 2, 3);
+        let refused = |answer| vec![apply(REFUSES, 0), late.clone(), op(exchange(1), answer, 4, 5)];
+        assert!(linearizable(&refused(Answer::Refused)));
+        assert!(!linearizable(&refused(token(1))));
         // However many were lost, the judge comes to an end.
         let lost = vec![op(used(1), Answer::Unknown, 2, 3); 58];
         assert!(!linearizable(&[uses(op(used(1), Answer::Spent, 4, 5)), lost].concat()));
