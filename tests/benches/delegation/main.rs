@@ -79,7 +79,8 @@ fn main() -> anyhow::Result<()> {
         |held| verify(&world, held, Shown::Peer(&held.peer)),
     )?;
     // The gateway remembers the tokens by now, and sees each proof for the first time.
-    let proofs: Vec<(&Held, String)> = deep.iter().map(|held| (held, world.proof(held))).collect();
+    let proof = |held| (held, world.proof(held, 0));
+    let proofs: Vec<(&Held, String)> = deep.iter().map(proof).collect();
     measure(
         "verify_three_deep_again_with_dpop",
         &proofs,

@@ -72,8 +72,8 @@ fn repeated(world: &World, tokens: &[Held]) -> anyhow::Result<()> {
 }
 
 /// Each token again, with a proof by DPoP that was never shown: the `nth` of its holder's. Of the
-/// first, the holder's key is made ready to verify with, too. Bare: one strict signature check, with
-/// a key that is ready.
+/// first, the holder's key is made ready to verify with, too. Bare: one strict signature check,
+/// with a key that is ready.
 fn with_proof(
     world: &World,
     tokens: &[Held],
