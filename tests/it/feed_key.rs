@@ -103,7 +103,10 @@ async fn the_feed_key_is_rotated_under_a_gateway_that_stays_fresh_and_the_old_on
     let check = world.dayfly(None, &["serve", "--check", "--config", config], &[]);
     let said = String::from_utf8(check.stderr).unwrap();
     assert_eq!(check.status.code(), Some(64), "{said}");
-    assert!(said.contains("feed-1.key is not listed") && said.contains("keys rotate --feed"));
+    assert!(
+        said.contains("lists feed-2.key; feed-1.key here is not")
+            && said.contains("keys rotate --feed")
+    );
     std::fs::rename(&aside, &new).unwrap();
     world.serve();
     read.until(&gateway, 200).await;
@@ -131,7 +134,7 @@ fn a_broker_whose_feed_key_has_ended_says_so_and_starts_with_the_next_one() {
     write_statement(&broker, &signed).unwrap();
     for (code, _, said) in [check(&site), ended(&mut site.serve_command())] {
         assert_eq!(code, Some(64), "{said}");
-        assert!(said.contains("feed-1.key has ended"), "{said}");
+        assert!(said.contains("feed-1.key here has ended"), "{said}");
         assert!(said.contains("dayfly keys rotate --feed"), "it does not say what to do: {said}");
     }
 

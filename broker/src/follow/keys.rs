@@ -24,10 +24,12 @@ pub struct FeedKeys {
 
 /// No feed key of this broker may sign: no gateway would believe it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no key may sign the feed: {}", told(*.version, .held))]
+#[error("no key may sign the feed: {}", told(*.version, .listed, .held))]
 pub struct NoFeedKey {
     /// The version of the trust statement.
     pub version: u64,
+    /// The feed keys that it lists, ended or not.
+    pub listed: Vec<KeyId>,
     /// Why each key of the broker may not.
     pub held: Vec<(KeyId, Unfit)>,
 }
@@ -46,12 +48,12 @@ pub enum Unfit {
     Other,
 }
 
-fn told(version: u64, held: &[(KeyId, Unfit)]) -> String {
-    if held.is_empty() {
-        return "there is no file `feed-N.key` among the keys".to_owned();
-    }
-    let each: Vec<_> = held.iter().map(|(key, why)| format!("feed-{key}.key {why}")).collect();
-    format!("by trust statement {version}, {}", each.join(", and "))
+fn told(version: u64, listed: &[KeyId], held: &[(KeyId, Unfit)]) -> String {
+    let listed: Vec<_> = listed.iter().map(|key| format!("feed-{key}.key")).collect();
+    let listed = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
+    let held: Vec<_> = held.iter().map(|(key, why)| format!("feed-{key}.key here {why}")).collect();
+    let held = if held.is_empty() { "there is none here".to_owned() } else { held.join(", ") };
+    format!("trust statement {version} lists {listed}; {held}")
 }
 
 impl FeedKeys {
@@ -135,7 +137,11 @@ fn none(
     now: Timestamp,
 ) -> NoFeedKey {
     let unfit = |key: &Arc<NumberedKey>| Some((key.id, fitness(key, statement, now).err()?));
-    NoFeedKey { version: statement.version, held: held.values().filter_map(unfit).collect() }
+    NoFeedKey {
+        version: statement.version,
+        listed: statement.feed_keys.keys().copied().collect(),
+        held: held.values().filter_map(unfit).collect(),
+    }
 }
 
 impl Hub {
@@ -170,11 +176,7 @@ impl Hub {
             let (known, all) = self.feed_key_known_by(key);
             known == all
         };
-        let taken = self.keys.choose(trust.statement(), now, known)?;
-        if taken.is_some() {
-            self.want_beat();
-        }
-        Ok(taken)
+        self.keys.choose(trust.statement(), now, known)
     }
 
     /// The feed key that signs, and from when on nothing counts that it signed; `None` if the

@@ -46,7 +46,7 @@ fn a_broker_without_a_feed_key_that_is_listed_and_good_does_not_start() {
     let now = Timestamp::from_ms(end().as_ms() - 1).unwrap();
     let refused = |held: &[(u32, Unfit)]| {
         let held = held.iter().map(|(key, why)| (KeyId(*key), *why)).collect();
-        Err(NoFeedKey { version: 3, held })
+        Err(NoFeedKey { version: 3, listed: [1, 2, 4].map(KeyId).to_vec(), held })
     };
     assert_eq!(opened(&[], &statement, now), refused(&[]));
     assert_eq!(opened(&[3], &statement, now), refused(&[(3, Unfit::Unlisted)]));
@@ -54,7 +54,8 @@ fn a_broker_without_a_feed_key_that_is_listed_and_good_does_not_start() {
     assert_eq!(opened(&[1, 2], &statement, end()), ended);
     assert_eq!(
         ended.unwrap_err().to_string(),
-        "no key may sign the feed: by trust statement 3, feed-1.key has ended, and feed-2.key has ended"
+        "no key may sign the feed: trust statement 3 lists feed-1.key, feed-2.key, feed-4.key; \
+         feed-1.key here has ended, feed-2.key here has ended"
     );
     // Another key under a number that is listed, and the key itself with another end.
     let other = NumberedKey { id: NEW, ..feed_key(7) };
@@ -108,7 +109,8 @@ async fn a_dropped_key_signs_nothing_even_where_its_follower_is_not_known() {
     let follows = follow(hub.clone(), Shutdown::new(), terms("one"), asked, pending());
     let _stream = follows.await.unwrap();
     // Without another one, what is told is believed nowhere, and the broker says so.
-    let none = NoFeedKey { version: 2, held: vec![(OLD, Unfit::Unlisted)] };
+    let held = vec![(OLD, Unfit::Unlisted)];
+    let none = NoFeedKey { version: 2, listed: vec![NEW], held };
     assert_eq!(world.list(2, &[2]), Err(none));
     assert_eq!(hub.feed_key(), None);
     hub.keys.add(feed_key(2));
@@ -121,6 +123,10 @@ async fn a_dropped_key_signs_nothing_even_where_its_follower_is_not_known() {
     assert_eq!(world.list(4, &[1, 2]), Ok(None));
     world.clock.forward(end().as_ms());
     assert_eq!(hub.take_feed_key().unwrap_err().held.len(), 2);
+    // Nor does it count as the one that signs while another is listed under its number.
+    let (signed, mut other) = statement_of(5, &[1], &[1]);
+    other.feed_keys.insert(OLD, feed_key(7).listed().unwrap());
+    assert_eq!((hub.take_trust(signed, other), hub.feed_key()), (Ok(true), None));
 }
 
 /// What was signed once for all who ask for everything is signed anew.
