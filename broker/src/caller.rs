@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use dayfly_agent::errors::{Reason, Refusal};
+use dayfly_agent::errors::{NextAction, Reason, Refusal};
 use dayfly_agent::svid::Peer;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::{Clock, Timestamp};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower_service::Service;
 
 use crate::api::status;
@@ -131,7 +131,7 @@ pub fn caller_of<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
 
 /// The other end of the connection that a request came by.
 pub fn peer_of<T>(request: &tonic::Request<T>) -> Result<&Peer, Status> {
-    request.extensions().get::<Peer>().ok_or_else(no_certificate)
+    request.extensions().get::<Peer>().ok_or_else(|| no_certificate(NEEDED))
 }
 
 impl Rule {
@@ -223,7 +223,7 @@ impl Door {
             (Self::Join, _) => return Err(status::denial(&Denial::NotAllowed)),
             (Self::Mutual(known), _) => known,
         };
-        let peer = peer.ok_or_else(no_certificate)?;
+        let peer = peer.ok_or_else(|| no_certificate(NEEDED))?;
         known.is_here(peer)?;
         let may = rule.ok_or_else(|| status::denial(&Denial::NotAllowed));
         let may = may.and_then(|rule| rule.check(&peer.id, &known.judge.directory()));
@@ -271,7 +271,7 @@ impl Known {
     /// Whether anything is done for who comes with this certificate.
     fn is_here(&self, peer: &Peer) -> Result<(), Status> {
         if peer.until <= self.clock.now() {
-            return Err(Status::unauthenticated("the certificate of this connection has ended"));
+            return Err(no_certificate("the certificate of this connection has ended"));
         }
         self.authority.admits(peer).map_err(|barred| {
             tracing::warn!(id = %peer.id, %barred, "a call under a lock");
@@ -280,8 +280,11 @@ impl Known {
     }
 }
 
-fn no_certificate() -> Status {
-    Status::unauthenticated("this call needs a certificate")
+/// What is said to who came without one.
+const NEEDED: &str = "this call needs a certificate";
+
+fn no_certificate(message: &'static str) -> Status {
+    status::undecided(Code::Unauthenticated, "NO_CERTIFICATE", NextAction::None, message)
 }
 
 /// Lets a call go on to its handler only where its rule says so, and no longer than [`DEADLINE`]

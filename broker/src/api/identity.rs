@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_agent::errors::{Reason, Refusal};
+use dayfly_agent::errors::{NextAction, Reason, Refusal};
 use dayfly_proto::v1;
 use dayfly_proto::v1::identity_service_server::IdentityService;
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use tokio::time::sleep;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{Broker, status};
 use crate::authority::{AuthorityError, Svid};
@@ -132,7 +132,10 @@ pub fn refused(error: AuthorityError) -> Status {
         | AuthorityError::Locked => {
             Refusal::new(Reason::NotAllowed, error.to_string()).to_status(None)
         }
-        AuthorityError::TooEarly(_) => Status::failed_precondition(error.to_string()),
+        AuthorityError::TooEarly(_) => {
+            let (code, next) = (Code::FailedPrecondition, NextAction::Retry);
+            status::undecided(code, "TOO_EARLY", next, error.to_string())
+        }
         AuthorityError::Store(_) | AuthorityError::File(_) | AuthorityError::Certificate(_) => {
             status::unavailable(&error)
         }

@@ -146,6 +146,17 @@ pub fn too_late() -> Status {
     status(Code::DeadlineExceeded, "TOO_LATE", NextAction::Retry, message, incident)
 }
 
+/// Nothing was decided, for a reason that is no secret: a client takes it for "could not ask".
+#[must_use]
+pub fn undecided(
+    code: Code,
+    reason: &'static str,
+    next: NextAction,
+    message: impl Into<String>,
+) -> Status {
+    status(code, reason, next, message.into(), None)
+}
+
 /// Names one failure, to the client and in the log.
 fn incident() -> String {
     let mut bytes = [0; 8];
@@ -203,6 +214,14 @@ mod tests {
         let status = unavailable(&secret);
         assert!(!format!("{status:?}").contains("secret"));
         assert_eq!(info(&status).0, "UNAVAILABLE");
+    }
+
+    #[test]
+    fn what_was_not_decided_has_a_reason_that_clients_take_for_no_refusal() {
+        let early = undecided(Code::FailedPrecondition, "TOO_EARLY", NextAction::Retry, "early");
+        let (reason, metadata) = info(&early);
+        assert_eq!((reason.as_str(), metadata["next_action"].as_str()), ("TOO_EARLY", "retry"));
+        assert!(matches!(early.into(), dayfly_agent::errors::Error::CouldNotAsk(_)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use dayfly_verifier::time::Timestamp;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::core::directory::{Person, WorkloadRule};
@@ -292,10 +293,13 @@ async fn a39_without_a_certificate_in_force_no_method_is_reached() {
     let (behind, door) = door().await;
     let now = behind.clock.now();
     for (path, rule) in RULES {
-        let refused = door.admit(path, None).unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated, "{path}");
         let ended = peer("person/operator", now);
-        assert_eq!(door.admit(path, Some(&ended)).unwrap_err().code(), Code::Unauthenticated);
+        for peer in [None, Some(&ended)] {
+            let refused = door.admit(path, peer).unwrap_err();
+            assert_eq!(refused.code(), Code::Unauthenticated, "{path}");
+            let info = refused.get_error_details().error_info().cloned();
+            assert_eq!(info.unwrap().reason, "NO_CERTIFICATE");
+        }
         let joining = Door::Join.admit(path, None).is_ok();
         assert_eq!(joining, *rule == Rule::Joiner, "{path}: joining is all that needs none");
     }

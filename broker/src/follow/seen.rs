@@ -4,13 +4,15 @@
 
 use std::time::Duration;
 
+use dayfly_agent::errors::NextAction;
 use dayfly_verifier::feed::{Head, SignedHead};
 use dayfly_verifier::id::Seq;
 use tokio::time::timeout;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::feed::Hub;
 use super::instances::TooMany;
+use crate::api::status;
 use crate::journal::JournalError;
 
 /// How long looking that up may take, with catching up: less than a gateway waits for an answer.
@@ -32,12 +34,12 @@ pub enum NotTold {
 
 impl From<NotTold> for Status {
     fn from(error: NotTold) -> Self {
-        let message = error.to_string();
-        match error {
-            NotTold::TooMany(_) => Self::resource_exhausted(message),
-            NotTold::Lost(_) => Self::data_loss(message),
-            NotTold::Unknown => Self::unavailable(message),
-        }
+        let (code, reason, next) = match &error {
+            NotTold::TooMany(_) => (Code::ResourceExhausted, "BUSY", NextAction::Retry),
+            NotTold::Lost(_) => (Code::DataLoss, "LOST", NextAction::None),
+            NotTold::Unknown => (Code::Unavailable, "UNAVAILABLE", NextAction::Retry),
+        };
+        status::undecided(code, reason, next, error.to_string())
     }
 }
 

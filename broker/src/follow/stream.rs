@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dayfly_agent::errors::NextAction;
 use dayfly_proto::v1::follow_request::Message as Up;
 use dayfly_proto::v1::follow_response::Message as Down;
 use dayfly_proto::v1::{Ack, FollowRequest, FollowResponse, Heartbeat};
@@ -15,11 +16,12 @@ use dayfly_verifier::id::Seq;
 use futures_util::stream::{BoxStream, Stream, StreamExt as _, unfold};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::feed::{Cast, Hub};
 use super::instances::{Instance, Terms};
 use super::seen::NotTold;
+use crate::api::status;
 use crate::shutdown::Shutdown;
 
 /// How much of an instance's interval may be missing at a heartbeat that it gets all the same:
@@ -168,7 +170,8 @@ impl Follower {
                 }
                 Err(RecvError::Lagged(_)) => {
                     self.line.instance.leave(self.line.hub.uptime());
-                    return Some(Err(Status::aborted("too slow: subscribe again")));
+                    let (next, message) = (NextAction::Retry, "too slow: subscribe again");
+                    return Some(Err(status::undecided(Code::Aborted, "TOO_SLOW", next, message)));
                 }
                 Err(RecvError::Closed) => return None,
             }

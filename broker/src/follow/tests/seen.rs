@@ -7,6 +7,7 @@ use futures_util::stream::{StreamExt as _, pending};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::world::{World, until};
 use crate::follow::instances::Terms;
@@ -51,6 +52,7 @@ async fn a22_a_broker_with_an_older_log_tells_nothing_to_who_has_seen_more() {
     let denied = restored.gateway_of("two", &[restored.address], Some(dir.path()));
     let lost = subscribed(&restored, last.clone()).await.unwrap_err();
     assert_eq!(lost.code(), Code::DataLoss);
+    assert_eq!(lost.get_error_details().error_info().unwrap().reason, "LOST");
     let mut grown = seq;
     for n in 10..15 {
         grown = restored.revoke(n).await;

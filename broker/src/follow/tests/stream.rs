@@ -9,6 +9,7 @@ use dayfly_verifier::time::Clock as _;
 use futures_util::stream::{StreamExt as _, iter, pending};
 use std::time::Duration;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::world::{World, until};
 use crate::follow::instances::Terms;
@@ -42,7 +43,9 @@ async fn who_does_not_read_is_cut_and_nothing_is_skipped() {
         cut = next.err();
         assert!(cut.is_some(), "after a gap there is nothing but the end");
     }
-    assert_eq!(cut.unwrap().code(), Code::Aborted);
+    let cut = cut.unwrap();
+    assert_eq!(cut.code(), Code::Aborted);
+    assert_eq!(cut.get_error_details().error_info().unwrap().reason, "TOO_SLOW");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
