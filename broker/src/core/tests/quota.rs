@@ -126,6 +126,35 @@ fn what_no_token_can_hold_is_neither_filed_nor_granted() {
     assert!(world.state.case(&grant).unwrap().grant().is_some());
 }
 
+/// An approval that took much away may fall with a new bundle, and what is left be too long.
+#[test]
+fn what_no_token_can_hold_is_not_granted_by_a_bundle() {
+    for (orders, granted) in [(1, true), (20, false)] {
+        let mut world = World::new();
+        let long = |n: u32| right(&format!("read db/{n}/{}", "x".repeat(240)));
+        let mut filing = world.filing();
+        filing.scope = Scope::new((0..10).map(long), []).unwrap();
+        let both = requirement(&[("dba", 1), ("security", 1)]);
+        let grant = world.file("agent/a", &filing, &both).unwrap();
+        let rights = Some(BTreeSet::from([long(0)]));
+        let one = Narrowing { rights, ..Narrowing::default() };
+        world.approve_narrowed("ann", &grant, one).unwrap();
+        let order = |n: u32| Value::text(&format!("{n:0>100}")).unwrap();
+        let limit = Limit::OneOf((0..orders).map(order).collect());
+        let orders = Constraint { argument: "order".parse().unwrap(), limit };
+        let constraints = BTreeSet::from([orders]);
+        let few = Narrowing { constraints, ..Narrowing::default() };
+        world.approve_narrowed("pat", &grant, few).unwrap();
+        world.approve("abe", &grant).unwrap();
+        let mut other = directory();
+        other.people.remove(&person("ann"));
+        other.people.get_mut(&person("pat")).unwrap().groups =
+            BTreeSet::from(["security".parse().unwrap()]);
+        world.apply(2, &other, |both| Outcome::Permitted(both.clone())).unwrap();
+        assert_eq!(world.state.case(&grant).unwrap().grant().is_some(), granted);
+    }
+}
+
 /// Each exchange that is answered with a token that was there is an entry, too.
 #[test]
 fn a50_one_token_answers_a_bounded_number_of_exchanges() {
