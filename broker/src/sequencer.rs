@@ -40,9 +40,9 @@ const BATCH: usize = 256;
 const SHARE: usize = BATCH / 4;
 /// How many commands may wait, in each lane.
 const QUEUE: usize = 4096;
-/// How many places of the lane that takes away no workload can fill.
+/// How many places of either lane no workload can fill.
 const KEPT: usize = QUEUE / 4;
-/// How many of these nobody but operators can fill.
+/// How many of these, in the lane that takes away, nobody but operators can fill.
 const OPERATORS: usize = KEPT / 2;
 /// How many entries are read at once.
 const CHUNK: usize = 1024;

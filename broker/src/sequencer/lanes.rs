@@ -1,11 +1,15 @@
 //! Neither lane shuts the other one out, and no workload the operators.
 
-use dayfly_verifier::id::GrantId;
+use dayfly_verifier::holder::HolderKey;
+use dayfly_verifier::id::{BundleDigest, ExchangeId, GrantId, KeyId, RequestId, TokenId, UseId};
+use dayfly_verifier::time::Timestamp;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 
 use super::tests::*;
 use super::*;
+use crate::core::command::Exchange;
+use crate::core::verdict::{Basis, Holdings, Outcome, Refusal, Verdict};
 
 #[tokio::test]
 async fn an_operator_takes_away_however_much_workloads_ask() {
@@ -41,6 +45,31 @@ async fn people_take_back_however_much_workloads_ask() {
     assert!(waiting.iter_mut().filter_map(|answer| answer.now_or_never()).all(|a| a.is_err()));
     let withdrawal = Command::Withdraw(GrantId::new([1; 16]));
     assert_eq!(sequencer.submit(withdrawal, operator()).now_or_never(), None);
+}
+
+#[tokio::test]
+async fn people_approve_and_gateways_redeem_however_much_workloads_ask() {
+    let journal = Arc::new(memory().await);
+    let (sequencer, _not_running) = start_at(&journal, 10).await;
+    let (bundle, holdings) = (BundleDigest::new([1; 32]), Holdings::default());
+    let basis = Basis { bundle, environment: 0, holdings, granted: false };
+    let refusal = Refusal { policy: "p-no".into(), reason: "not today".into() };
+    let verdict = || Verdict { basis: basis.clone(), outcome: Outcome::Refused(refusal.clone()) };
+    let exchange = || Exchange {
+        request: RequestId::draw(Timestamp::default(), [1; 10]),
+        id: ExchangeId::draw(Timestamp::default(), [2; 10]),
+        holder_key: HolderKey::unchecked([3; 32]),
+        signing_key: (KeyId(1), Timestamp::default()),
+    };
+    let asked = || Command::Exchange(exchange(), verdict());
+    let mut waiting: Vec<_> =
+        (0..QUEUE).map(|_| sequencer.submit(asked(), operator()).boxed()).collect();
+    let refused = waiting.iter_mut().filter_map(|answer| answer.now_or_never());
+    let refused: Vec<_> = refused.map(Result::err).collect();
+    assert_eq!(refused, vec![Some(Failure::Fault(Fault::Busy)); KEPT]);
+    let redeem = Command::Redeem(TokenId::new([1; 16]), UseId::draw(Timestamp::default(), [2; 10]));
+    assert_eq!(sequencer.submit(redeem, operator()).now_or_never(), None);
+    assert_eq!(sequencer.submit(add_key(1, 99), broker()).now_or_never(), None);
 }
 
 #[tokio::test]

@@ -34,14 +34,20 @@ impl Waiting {
     }
 
     /// How many places it leaves to others, where whoever asks for it can do so as often as they
-    /// like: no workload must keep people from denying, and neither of them operators from taking
-    /// away.
+    /// like: no workload must keep people from approving or denying, nor gateways from redeeming,
+    /// and neither of them operators from taking away.
     pub(super) fn leaves(&self) -> Option<usize> {
         let Some(Asked { command, .. }) = &self.what else { return Some(KEPT) };
-        if matches!(command, Command::Complete(..) | Command::Cancel(..)) {
-            return Some(KEPT);
+        match command {
+            Command::File(..) | Command::Exchange(..) => Some(KEPT),
+            Command::Complete(..) | Command::Cancel(..) => Some(KEPT),
+            Command::Deny(..) | Command::Withdraw(..) => Some(OPERATORS),
+            Command::Approve(..) | Command::Redeem(..) | Command::Reevaluate(..) => None,
+            Command::Report(..) | Command::Identity(..) | Command::Revoke(..) => None,
+            Command::Lock(..) | Command::Unlock(..) | Command::OptOut(..) => None,
+            Command::Apply(..) | Command::AddKey { .. } | Command::RetireKey(..) => None,
+            Command::Snapshot(..) => None,
         }
-        matches!(command, Command::Deny(..) | Command::Withdraw(..)).then_some(OPERATORS)
     }
 
     pub(super) fn answer(self, answer: Result<Done, Failure>) {
