@@ -9,6 +9,7 @@ mod side;
 mod snapshots;
 mod thread;
 mod turn;
+mod wal;
 mod watch;
 
 use std::path::Path;

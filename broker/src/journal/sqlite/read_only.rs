@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::super::{JournalError, StoredEntry};
 use super::file::{self, BUSY};
-use super::{corrupt, entries, failed, unavailable};
+use super::{corrupt, entries, failed, unavailable, wal};
 use crate::core::event::Head;
 
 /// The file of a log, open for reading alone. A broker may have it open meanwhile.
@@ -46,6 +46,7 @@ impl ReadOnly {
             Some(_) => {}
         }
         let way = Way::of(&path)?;
+        wal::check(&file::beside(&path, "-wal"))?;
         let mut log = Self { connection: connect(&path, way)?, path, way };
         log.look(|connection| {
             file::check_schema(connection)?;
@@ -258,6 +259,16 @@ mod tests {
         std::os::unix::fs::symlink(dir.join("journal.db-wal"), dir.join("journal.db")).unwrap();
         let linked = ReadOnly::open(&dir.join("journal.db")).map(drop);
         assert!(linked.is_err_and(|e| e.to_string().contains("plain file")));
+    }
+
+    /// SQLite leaves out what it cannot read of it, or deletes it where it may.
+    #[tokio::test]
+    async fn a25_a_write_ahead_log_that_was_overwritten_is_found_and_left_there() {
+        let (dir, _) = killed().await;
+        fs::write(dir.path().join("journal.db-wal"), [7; 9_999]).unwrap();
+        says(read(dir.path()), "changed or damaged");
+        remove(dir.path(), "-shm");
+        says(read(dir.path()), "changed or damaged");
     }
 
     /// As it lies where a name means something in a URI.
