@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::{Outcome, figure};
+use super::world::{Outcome, figure};
 
 /// What the process below is started with, before the directory of the broker.
 const RESTART: &str = "--restart";
@@ -48,7 +48,7 @@ pub(crate) async fn measure(config: &Config, live: u32, name: &str) -> Outcome<(
     let [seconds, memory, entries] = numbers[..] else {
         return Err(format!("no start: {started:?}").into());
     };
-    println!("started from {bytes} bytes and {entries} entries");
+    println!("# started from {bytes} bytes and {entries} entries");
     figure(&format!("restart_at_{name}"), seconds * 1e3, "ms", seconds / bare.as_secs_f64());
     let (each, kept) = (memory / f64::from(live), bytes as f64 / f64::from(live));
     figure(&format!("live_grant_at_{name}"), each, "bytes", each / kept);

@@ -19,12 +19,13 @@ use dayfly_verifier::time::{Clock as _, SystemClock, Timestamp};
 use ed25519_dalek::SigningKey;
 use tokio::time::Instant;
 
-use super::{DOMAIN, Outcome, World, figure, restart, run, scope};
+use super::start;
+use super::world::{DOMAIN, Outcome, World, at, figure, run, scope};
 
 /// How many are live, and how that is written.
 const SIZES: [(u32, &str); 3] = [(1_000, "10^3"), (100_000, "10^5"), (1_000_000, "10^6")];
-/// How often each is done at most.
-const ROUNDS: u32 = 1_000;
+/// How often each is done at most: a broker remembers so many requests of one workload.
+const MOST_ROUNDS: u32 = 1_000;
 const BATCH: usize = 4096;
 /// How many of them come after the snapshot: one in so many, and at most so many.
 const TAIL: (u32, u32) = (10, 5_000);
@@ -33,20 +34,21 @@ const LEASE: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Prints the figures, with the ratio to that of the first size; at most `most` are live, and each
-/// thing is done as often as `calls` says, within bounds.
-pub(crate) async fn measure(dir: &Path, most: u32, calls: u32) -> Outcome<()> {
-    let (mut first, rounds) = (None, calls.min(ROUNDS));
+/// thing is done so many `rounds`, within bounds.
+pub(crate) async fn measure(dir: &Path, most: u32, rounds: u32) -> Outcome<()> {
+    let (mut first, rounds) = (None, rounds.min(MOST_ROUNDS));
     for (count, name) in SIZES.into_iter().filter(|(count, _)| *count <= most) {
         let dir = dir.join(name);
         std::fs::create_dir(&dir)?;
         let config = World::found(&dir).await?;
         let decided = crowd(&config, count, rounds).await?;
-        restart::measure(&config, count, name).await?;
+        start::measure(&config, count, name).await?;
 
         let world = World::open(&dir, config, 1).await?;
         let tickets = world.granted(usize::try_from(rounds)?).await?;
         let sessions = world.sessions().await?;
-        let exchanged = run(&sessions, world.calls(&tickets)?, 1).await?.p50();
+        let (exchanged, _) = run(&sessions, world.calls(&tickets)?, 1).await?;
+        let exchanged = at(&exchanged, 50);
         world.close().await?;
 
         let (decided_first, exchanged_first) = *first.get_or_insert((decided, exchanged));
@@ -69,7 +71,7 @@ async fn crowd(config: &Config, count: u32, rounds: u32) -> Outcome<f64> {
     let snapshot_at = count.saturating_sub(count.div_ceil(TAIL.0).min(TAIL.1));
     for n in 0..count {
         if n == snapshot_at {
-            waiting.push(restart::keep(&store, &mut state)?);
+            waiting.push(start::keep(&store, &mut state)?);
         }
         let (caller, now) = (caller(n)?, SystemClock.now().max(state.time));
         let (_, (by, events)) = asks.file(&state, &caller, now)?;
