@@ -65,7 +65,8 @@ fn damage(path: &Path) -> std::io::Result<Option<([u8; 8], u64)>> {
         let content = frame.get(FRAME..).unwrap_or_default();
         sum = checksum(big, checksum(big, sum, &part::<8>(&frame, 0)), content);
         if !same || sum != (word(&frame, 16), word(&frame, 20)) {
-            (broken, committed) = (Some((salts, n)), commits);
+            // One of before the log began anew says nothing of this one.
+            (broken, committed) = (Some((salts, n)), same && commits);
         }
     }
     Ok(None)
@@ -153,6 +154,12 @@ mod tests {
             assert_eq!(looked(&changed), Ok(()), "{at}");
             changed[at] = log[at];
         }
+        // Or all of it but the first frame, in whose place one of before the log began anew stands.
+        let torn = ends[10];
+        assert!(ends[11] - torn > FRAME + 4096, "it is the only one");
+        changed[torn + 4..torn + 8].copy_from_slice(&[0, 0, 0, 9]);
+        changed[torn + 8] ^= 1;
+        assert_eq!(looked(&changed), Ok(()));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(check(&path), Ok(()));
     }
