@@ -64,6 +64,4 @@ pub(super) enum KeysError {
     Invalid(#[from] Invalid),
     #[error(transparent)]
     File(#[from] dayfly_agent::files::FileError),
-    #[error(transparent)]
-    Untrusted(#[from] dayfly_verifier::trust::Untrusted),
 }
