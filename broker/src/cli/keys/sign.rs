@@ -79,6 +79,9 @@ impl Sign {
 }
 
 fn spelt(keys: &[u32]) -> String {
+    if keys.is_empty() {
+        return "(none)".to_owned();
+    }
     keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
@@ -194,6 +197,11 @@ mod tests {
         assert_eq!(lists(tokens(Some(key(1, 1)), &[]), 0).unwrap(), [vec![1], vec![1]]);
         assert_eq!(lists(tokens(Some(key(1, 3)), &[1]), 0).unwrap()[0], [1], "it was said");
         assert_eq!(lists(tokens(None, &[1]), 0).unwrap(), [vec![], vec![1]]);
+    }
+
+    #[test]
+    fn a_statement_without_token_keys_is_told_as_such() {
+        assert_eq!((spelt(&[]), spelt(&[1, 2])), ("(none)".to_owned(), "1, 2".to_owned()));
     }
 
     #[test]
