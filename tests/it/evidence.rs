@@ -54,6 +54,7 @@ async fn a25_a_record_is_checked_without_a_change_to_it() {
         let before = files();
         let mut command = world.command(None, &verify, &[&at("")]);
         set(0o500);
+        assert!(!by_the_modes(Command::new("touch").arg(at("-new"))).status.success());
         let checked = by_the_modes(command.args(["--head", head]));
         set(0o700);
         assert_eq!(files(), before);
