@@ -52,9 +52,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(calls: usize) -> anyhow::Result<()> {
-    println!("sqlite {}", Sqlite::SETTINGS);
-    println!("tls 1.3, {calls} calls, {AT_ONCE} at once over {CONNECTIONS} connections");
-    println!("uses of {GRANTS} grants in turn");
+    println!("# sqlite {}", Sqlite::SETTINGS);
+    println!("# tls 1.3, {calls} calls, {AT_ONCE} at once over {CONNECTIONS} connections");
+    println!("# uses of {GRANTS} grants in turn");
     let world = Running::start().await;
     let tokens = tokens(&world, calls.saturating_mul(2)).await?;
     let sessions = sessions(&world.identity(GATEWAY).await).await?;
@@ -66,7 +66,7 @@ async fn measure(calls: usize) -> anyhow::Result<()> {
     let before = appends.count();
     let bare_busy = run(&sessions, uses(&tokens, calls), AT_ONCE).await?;
     let commits = appends.count().saturating_sub(before);
-    println!("one fsync an append: {commits} appends for {calls} bare calls at once");
+    println!("# one fsync an append: {commits} appends for {calls} bare calls at once");
 
     for (name, place) in [("p50", 50), ("p99", 99)] {
         let [real, bare] = [&real_alone, &bare_alone].map(|took| took.at(place));

@@ -30,8 +30,6 @@ const BATCH: usize = 4096;
 /// How many of them come after the snapshot: one in so many, and at most so many.
 const TAIL: (u32, u32) = (10, 5_000);
 const LEASE: Duration = Duration::from_secs(3600);
-/// How long the disk may take to fold back what was appended.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Prints the figures, with the ratio to that of the first size; at most `most` are live, and each
 /// thing is done so many `rounds`, within bounds.
@@ -96,7 +94,7 @@ async fn append(store: &Sqlite, after: &Head, entries: &[StoredEntry]) -> Outcom
     let began = Instant::now();
     loop {
         match store.append(after, entries).await {
-            Err(JournalError::Unavailable(_)) if began.elapsed() < PATIENCE => {}
+            Err(JournalError::Unavailable(_)) if began.elapsed() < start::PATIENCE => {}
             done => return Ok(done.map(drop)?),
         }
     }

@@ -10,7 +10,7 @@ use dayfly_broker::config::Config;
 use dayfly_broker::core::event::{Actor, Entry, Event, Snapshot};
 use dayfly_broker::core::state::{FOLD, State};
 use dayfly_broker::found;
-use dayfly_broker::journal::{Snapshots as _, Sqlite, StoredEntry, snapshot};
+use dayfly_broker::journal::{JournalError, Snapshots as _, Sqlite, StoredEntry, snapshot};
 use dayfly_broker::random::SystemRandom;
 use dayfly_broker::serve::{Host, Opened};
 use dayfly_broker::shutdown::Shutdown;
@@ -23,6 +23,8 @@ use super::world::{Outcome, figure};
 
 /// What the process below is started with, before the directory of the broker.
 const RESTART: &str = "--restart";
+/// How long the disk may take to fold back what was appended.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How much is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -39,8 +41,9 @@ pub(crate) fn keep(store: &Sqlite, state: &mut State) -> Outcome<StoredEntry> {
 /// Starts a broker on what `config` names, with `live` grants, and prints the figures. The ratios
 /// are to reading and hashing the snapshot, and to its size.
 pub(crate) async fn measure(config: &Config, live: u32, name: &str) -> Outcome<()> {
+    drop(opened(config)?);
     settled(config)?;
-    let (bytes, bare) = bare(config)?;
+    let (bytes, bare) = bare(opened(config)?)?;
     let started = Command::new(std::env::current_exe()?).arg(RESTART).arg(&config.dir).output();
     let started = started.await?;
     let said = String::from_utf8_lossy(&started.stdout).into_owned();
@@ -53,6 +56,17 @@ pub(crate) async fn measure(config: &Config, live: u32, name: &str) -> Outcome<(
     let (each, kept) = (memory / f64::from(live), bytes as f64 / f64::from(live));
     figure(&format!("live_grant_at_{name}"), each, "bytes", each / kept);
     Ok(())
+}
+
+/// Opens the journal, once whoever filled it has folded all of it back.
+fn opened(config: &Config) -> Outcome<Sqlite> {
+    let began = Instant::now();
+    loop {
+        match Sqlite::open(&config.journal()) {
+            Err(JournalError::Unavailable(_)) if began.elapsed() < PATIENCE => {}
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// Puts all of the journal on the disk: what a start takes is not to be told together with what the
@@ -68,8 +82,7 @@ fn settled(config: &Config) -> Outcome<()> {
 }
 
 /// How long the snapshot is, and how long it takes to read and to hash it.
-fn bare(config: &Config) -> Outcome<(u64, Duration)> {
-    let store = Sqlite::open(&config.journal())?;
+fn bare(store: Sqlite) -> Outcome<(u64, Duration)> {
     let last = store.snapshots()?.first().copied().ok_or("there is no snapshot")?;
     let began = Instant::now();
     let (mut content, mut hash) = (store.snapshot(last)?, Sha256::new());
