@@ -148,6 +148,11 @@ impl fmt::Display for KeyId {
     }
 }
 
+/// Whether it is one of version 7 (RFC 9562).
+fn is_drawn(uuid: &Uuid) -> bool {
+    uuid.get_version_num() == 7 && uuid.get_variant() == uuid::Variant::RFC4122
+}
+
 /// Defines an identifier that its caller draws: a UUIDv7 in canonical text form.
 macro_rules! drawn_id {
     ($(#[$doc:meta])* $name:ident, $field:literal) => {
@@ -160,6 +165,12 @@ macro_rules! drawn_id {
             #[must_use]
             pub fn draw(now: Timestamp, random: [u8; 10]) -> Self {
                 Self(uuid::Builder::from_unix_timestamp_millis(now.as_ms(), &random).into_uuid())
+            }
+
+            /// From its 16 bytes, which must be those of a UUID of version 7 (RFC 9562).
+            pub fn from_slice(bytes: &[u8]) -> Result<Self, Invalid> {
+                let drawn = Uuid::from_slice(bytes).ok().filter(is_drawn).map(Self);
+                drawn.ok_or_else(|| Invalid::new($field, "must be the 16 bytes of a UUIDv7"))
             }
 
             /// Its bytes.
@@ -191,9 +202,7 @@ macro_rules! drawn_id {
                 let refused = || Invalid::new($field, "must be a UUIDv7 in lower-case, hyphenated form");
                 let uuid = Uuid::try_parse(text).map_err(|_| refused())?;
                 let canonical = uuid.as_hyphenated().to_string() == text;
-                let rfc = uuid.get_variant() == uuid::Variant::RFC4122;
-                let seven = uuid.get_version_num() == 7 && rfc;
-                if canonical && seven { Ok(Self(uuid)) } else { Err(refused()) }
+                if canonical && is_drawn(&uuid) { Ok(Self(uuid)) } else { Err(refused()) }
             }
         }
     };
@@ -341,6 +350,11 @@ mod tests {
         let four = "936da01f-9abd-4d9d-80c7-02af85c822a8";
         for bad in [id.to_string().to_uppercase(), id.to_string().replace('-', ""), four.into()] {
             assert!(bad.parse::<RequestId>().is_err(), "{bad}");
+        }
+        assert_eq!(RequestId::from_slice(id.as_bytes()).unwrap(), id);
+        let four = uuid::Uuid::parse_str(four).unwrap();
+        for bad in [&four.as_bytes()[..], &id.as_bytes()[1..], &[]] {
+            assert!(RequestId::from_slice(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dayfly_verifier::claims::{Claims, Record};
 use dayfly_verifier::id::{
-    ExchangeId, GrantId, PersonId, RequestDigest, Seq, TextDigest, TokenId, UseId,
+    ExchangeId, GrantId, KeyId, PersonId, RequestDigest, Seq, TextDigest, TokenId, UseId,
 };
 use dayfly_verifier::request::{Request, Requirement};
 use dayfly_verifier::spiffe::SpiffeId;
@@ -37,7 +37,7 @@ pub struct Case {
 }
 
 /// The people who are near to a workload.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Kin {
     /// Those who own it by the bundle in force.
     pub owners: BTreeSet<PersonId>,
@@ -65,12 +65,13 @@ pub enum Stage {
 pub struct Grant {
     /// What it gives.
     pub terms: Terms,
-    /// Its tokens, until they have been dead for long.
-    pub tokens: OrdMap<TokenId, Token>,
-    /// The token that answers each exchange.
-    pub exchanges: OrdMap<ExchangeId, TokenId>,
     /// The token recorded last.
-    pub latest: Option<TokenId>,
+    pub latest: Option<Arc<Token>>,
+    /// The tokens before it.
+    pub earlier: OrdMap<TokenId, Arc<Token>>,
+    /// The token that answers each exchange that was answered with the token of another. That of
+    /// the others has an id that is derived from theirs.
+    pub others: OrdMap<ExchangeId, TokenId>,
     /// The uses that were redeemed, with the token used and how many were left after each.
     pub uses: OrdMap<UseId, (TokenId, u32)>,
 }
@@ -93,6 +94,19 @@ pub struct Minted {
     pub claims: Claims,
     /// Where it was recorded.
     pub record: Record,
+}
+
+/// What is new with each token of a grant: all else that it says was asked and granted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Issue {
+    /// The id of the token.
+    pub token: TokenId,
+    /// When it is issued, a whole second.
+    pub issued_at: Timestamp,
+    /// From when on it is refused, a whole second.
+    pub expires_at: Timestamp,
+    /// The key that signs it.
+    pub key: KeyId,
 }
 
 /// An end.
@@ -230,22 +244,50 @@ impl Case {
 
 impl Grant {
     pub(super) fn new(terms: Terms) -> Self {
-        let (tokens, exchanges, uses) = Default::default();
-        Self { terms, tokens, exchanges, latest: None, uses }
+        let (latest, earlier, others, uses) = Default::default();
+        Self { terms, latest, earlier, others, uses }
     }
 
-    /// That `exchange` was answered with `token`.
+    /// One more token, which answers the exchange that it was recorded with.
+    pub(super) fn record(&mut self, minted: Minted) {
+        let token = Token { minted, revoked: false, answers: 1 };
+        if let Some(before) = self.latest.replace(Arc::new(token)) {
+            self.earlier.insert(before.id(), before);
+        }
+    }
+
+    /// That `exchange` was answered with `token`, which another was recorded with.
     pub(super) fn answer(
         &mut self,
         exchange: ExchangeId,
         token: TokenId,
     ) -> Result<(), &'static str> {
-        let answered = self.tokens.get_mut(&token).ok_or("there is no such token")?;
+        let answered = self.token_mut(&token).ok_or("there is no such token")?;
         answered.answers = answered.answers.saturating_add(1);
-        match self.exchanges.insert(exchange, token) {
-            None => Ok(()),
-            Some(_) => Err("the exchange was answered before"),
-        }
+        self.others.insert(exchange, token);
+        Ok(())
+    }
+
+    /// Revokes one token by itself; `false` if there is no such token.
+    pub(super) fn revoke(&mut self, token: &TokenId) -> bool {
+        self.token_mut(token).map(|token| token.revoked = true).is_some()
+    }
+
+    fn token_mut(&mut self, id: &TokenId) -> Option<&mut Token> {
+        let latest = self.latest.as_mut().filter(|token| token.id() == *id);
+        latest.or_else(|| self.earlier.get_mut(id)).map(Arc::make_mut)
+    }
+
+    /// One of its tokens, dead or alive.
+    #[must_use]
+    pub fn token(&self, id: &TokenId) -> Option<&Token> {
+        let latest = self.latest.as_ref().filter(|token| token.id() == *id);
+        latest.or_else(|| self.earlier.get(id)).map(Arc::as_ref)
+    }
+
+    /// Its tokens, dead or alive, the one recorded last at the end.
+    pub fn tokens(&self) -> impl Iterator<Item = &Token> {
+        self.earlier.values().chain(&self.latest).map(Arc::as_ref)
     }
 
     /// That `use_id` was spent on a use of `token`.
@@ -258,10 +300,11 @@ impl Grant {
         }
     }
 
-    /// The token that answered `exchange`.
+    /// The token that answered `exchange`; `own` is the id of the token that would be recorded
+    /// with it.
     #[must_use]
-    pub fn answered(&self, exchange: &ExchangeId) -> Option<&Token> {
-        self.tokens.get(self.exchanges.get(exchange)?)
+    pub fn answered(&self, exchange: &ExchangeId, own: &TokenId) -> Option<&Token> {
+        self.token(self.others.get(exchange).unwrap_or(own))
     }
 
     /// How many uses are left; `None` for any number within the lease.
@@ -274,6 +317,50 @@ impl Grant {
     #[must_use]
     pub fn uses_spent(&self) -> u32 {
         u32::try_from(self.uses.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Token {
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> TokenId {
+        self.minted.claims.token
+    }
+}
+
+impl Issue {
+    /// What was new with the token that says `claims`.
+    pub(crate) const fn of(claims: &Claims) -> Self {
+        let Claims { token, issued_at, expires_at, key, .. } = claims;
+        Self { token: *token, issued_at: *issued_at, expires_at: *expires_at, key: *key }
+    }
+
+    /// What the token says that is issued so for `grant`, which `request` of this digest became on
+    /// these `terms`.
+    pub(crate) fn claims(
+        self,
+        grant: GrantId,
+        request: &Request,
+        digest: RequestDigest,
+        terms: &Terms,
+    ) -> Claims {
+        let Self { token, issued_at, expires_at, key } = self;
+        Claims {
+            token,
+            grant,
+            request: digest,
+            task: request.task.clone(),
+            subject: request.workload.clone(),
+            principal: request.principal.clone(),
+            audience: request.audience.clone(),
+            scope: terms.scope.clone(),
+            holder: request.holder(),
+            issued_at,
+            expires_at,
+            online: terms.online,
+            counted: terms.uses.is_some(),
+            key,
+        }
     }
 }
 

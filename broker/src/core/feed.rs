@@ -157,5 +157,5 @@ fn last_death(state: &State, at: Timestamp, target: &Target) -> Option<Timestamp
 /// When the last token of a grant dies; `None` if it never had one; `soon` if it is not known.
 fn last_token(state: &State, grant: &GrantId, soon: Timestamp) -> Option<Timestamp> {
     let Some(case) = state.case(grant) else { return Some(soon) };
-    case.grant()?.tokens.values().map(|token| token.minted.claims.expires_at).max()
+    case.grant()?.tokens().map(|token| token.minted.claims.expires_at).max()
 }

@@ -2,6 +2,7 @@
 //! that no look-up walks them all. Decides nothing.
 
 mod build;
+mod mark;
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -12,7 +13,8 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use imbl::{OrdMap, OrdSet};
 
-pub(crate) use self::build::{Ends, Grouped, Named, Tokens};
+pub(crate) use self::build::Places;
+use self::mark::Mark;
 use super::case::{Case, Stage};
 use super::limits::RETENTION;
 
@@ -23,8 +25,8 @@ const LAST: GrantId = GrantId::new([0xff; 16]);
 /// Look-ups by something else than the grant id.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Index {
-    workload: OrdSet<(SpiffeId, GrantId)>,
-    task: OrdSet<(TaskId, GrantId)>,
+    workload: OrdSet<(Mark, GrantId)>,
+    task: OrdSet<(Mark, GrantId)>,
     /// Tokens, and exchanges that were answered with the token of another.
     token: OrdMap<TokenId, GrantId>,
     /// Open cases, by when they end by themselves.
@@ -34,8 +36,8 @@ pub(crate) struct Index {
     /// Ended cases, by when they are forgotten.
     gone: OrdSet<(Timestamp, GrantId)>,
     /// How many of those in `due` there are, by workload, by task and by set of owners.
-    of_workload: OrdMap<SpiffeId, OfWorkload>,
-    of_task: OrdMap<TaskId, Tally>,
+    of_workload: OrdMap<Mark, OfWorkload>,
+    of_task: OrdMap<Mark, Tally>,
     of_owners: OrdMap<BTreeSet<PersonId>, Tally>,
     all: Tally,
 }
@@ -84,13 +86,13 @@ impl Tally {
 impl Index {
     /// A case that was not there before.
     pub(super) fn add(&mut self, id: GrantId, case: &Case) {
-        let workload = &case.request.workload;
-        if self.workload.insert((workload.clone(), id)).is_none() {
-            count(&mut self.of_workload, workload, |of| {
+        let workload = workload(case);
+        if self.workload.insert((workload, id)).is_none() {
+            count(&mut self.of_workload, &workload, |of| {
                 of.remembered = of.remembered.saturating_add(1)
             });
         }
-        self.task.insert((case.request.task.clone(), id));
+        self.task.insert((task(case), id));
         self.enter(id, case);
     }
 
@@ -144,13 +146,13 @@ impl Index {
 
     /// Forgets a case that has left already.
     pub(super) fn remove(&mut self, id: GrantId, case: &Case) {
-        let workload = &case.request.workload;
-        if self.workload.remove(&(workload.clone(), id)).is_some() {
-            count(&mut self.of_workload, workload, |of| {
+        let workload = workload(case);
+        if self.workload.remove(&(workload, id)).is_some() {
+            count(&mut self.of_workload, &workload, |of| {
                 of.remembered = of.remembered.saturating_sub(1)
             });
         }
-        self.task.remove(&(case.request.task.clone(), id));
+        self.task.remove(&(task(case), id));
     }
 
     /// That `token` is one of `grant`, or an exchange of it that was answered with another.
@@ -170,13 +172,12 @@ impl Index {
 
     /// The cases of `workload`.
     pub(super) fn of_workload(&self, workload: &SpiffeId) -> impl Iterator<Item = GrantId> {
-        let range = (workload.clone(), FIRST)..=(workload.clone(), LAST);
-        self.workload.range(range).map(|(_, id)| *id)
+        of(&self.workload, Mark::of(workload.as_str()))
     }
 
     /// The cases for `task`.
     pub(super) fn of_task(&self, task: &TaskId) -> impl Iterator<Item = GrantId> {
-        self.task.range((task.clone(), FIRST)..=(task.clone(), LAST)).map(|(_, id)| *id)
+        of(&self.task, Mark::of(task.as_str()))
     }
 
     /// The cases that were open at the last entry and still are at `now`, soonest end first.
@@ -196,12 +197,16 @@ impl Index {
 
     /// How many of `workload` were open at the last entry.
     pub(super) fn tally(&self, workload: &SpiffeId) -> Tally {
-        self.of_workload.get(workload).copied().unwrap_or_default().open
+        self.counted(workload).open
     }
 
     /// How many cases of `workload` were remembered at the last entry.
     pub(super) fn remembered(&self, workload: &SpiffeId) -> u32 {
-        self.of_workload.get(workload).copied().unwrap_or_default().remembered
+        self.counted(workload).remembered
+    }
+
+    fn counted(&self, workload: &SpiffeId) -> OfWorkload {
+        self.of_workload.get(&Mark::of(workload.as_str())).copied().unwrap_or_default()
     }
 
     /// The cases that were remembered at the last entry and would not be at `now`.
@@ -213,7 +218,7 @@ impl Index {
 
     /// How many for `task` were open at the last entry.
     pub(super) fn tally_of_task(&self, task: &TaskId) -> Tally {
-        self.of_task.get(task).copied().unwrap_or_default()
+        self.of_task.get(&Mark::of(task.as_str())).copied().unwrap_or_default()
     }
 
     /// How many of workloads with one of `owners` were open at the last entry.
@@ -230,10 +235,23 @@ impl Index {
     fn count(&mut self, case: &Case, change: fn(Tally, Tally) -> Tally) {
         let one = Tally::of(case);
         self.all = change(self.all, one);
-        count(&mut self.of_workload, &case.request.workload, |of| of.open = change(of.open, one));
-        count(&mut self.of_task, &case.request.task, |tally| *tally = change(*tally, one));
+        count(&mut self.of_workload, &workload(case), |of| of.open = change(of.open, one));
+        count(&mut self.of_task, &task(case), |tally| *tally = change(*tally, one));
         count(&mut self.of_owners, &case.kin.owners, |tally| *tally = change(*tally, one));
     }
+}
+
+fn workload(case: &Case) -> Mark {
+    Mark::of(case.request.workload.as_str())
+}
+
+fn task(case: &Case) -> Mark {
+    Mark::of(case.request.task.as_str())
+}
+
+/// The cases of `mark`.
+fn of(marked: &OrdSet<(Mark, GrantId)>, mark: Mark) -> impl Iterator<Item = GrantId> {
+    marked.range((mark, FIRST)..=(mark, LAST)).map(|(_, id)| *id)
 }
 
 /// Changes one count; one that counts nothing is not kept.

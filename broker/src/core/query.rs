@@ -135,7 +135,7 @@ impl State {
     #[must_use]
     pub fn token(&self, token: &TokenId) -> Option<(&Case, &Token)> {
         let case = self.case(&self.index.token(token)?)?;
-        case.grant()?.tokens.get(token).map(|token| (case, token))
+        case.grant()?.token(token).map(|token| (case, token))
     }
 
     /// The id of the token that `exchange` of `workload` yields.
@@ -153,8 +153,9 @@ impl State {
         exchange: &ExchangeId,
         now: Timestamp,
     ) -> Option<&Minted> {
-        let Standing::Granted(grant) = self.case(grant)?.standing(now) else { return None };
-        let token = grant.answered(exchange)?;
+        let case = self.case(grant)?;
+        let Standing::Granted(grant) = case.standing(now) else { return None };
+        let token = grant.answered(exchange, &self.token_id(&case.request.workload, exchange))?;
         self.is_good(token, now).then_some(&token.minted)
     }
 

@@ -27,7 +27,7 @@ use super::unbounded::Unbounded;
 
 /// The version of the fold. It changes with what entries mean to it and with what a state is made
 /// of: a snapshot by another one is not taken up.
-pub const FOLD: u32 = 2;
+pub const FOLD: u32 = 3;
 
 /// What the log means, up to its head. A clone is cheap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,8 +157,8 @@ impl State {
             let Some(case) = self.cases.remove(&id) else { continue };
             self.index.remove(id, &case);
             let Some(grant) = case.grant() else { continue };
-            grant.tokens.keys().for_each(|token| self.index.remove_token(token));
-            for exchange in grant.exchanges.keys() {
+            grant.tokens().for_each(|token| self.index.remove_token(&token.id()));
+            for exchange in grant.others.keys() {
                 self.index.remove_token(&self.token_id(&case.request.workload, exchange));
             }
         }
@@ -215,6 +215,9 @@ impl State {
             Event::ExchangeAnswered { grant, exchange, .. } => {
                 let case = self.cases.get(grant).ok_or("there is no such case")?;
                 let id = self.token_id(&case.request.workload, exchange);
+                if self.index.token(&id).is_some() {
+                    return Err("the exchange was answered before");
+                }
                 self.change(grant, event)?;
                 self.index.add_token(id, *grant);
             }

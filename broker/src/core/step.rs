@@ -9,7 +9,7 @@ use dayfly_verifier::claims::Record;
 use dayfly_verifier::request::Request;
 use dayfly_verifier::time::Timestamp;
 
-use super::case::{Case, Closed, Grant, How, Minted, Stage, Token};
+use super::case::{Case, Closed, Grant, How, Issue, Minted, Stage};
 use super::event::{Answer, End, Event, Target};
 
 /// Whether the event only ever takes away.
@@ -120,17 +120,20 @@ fn granted(
 ) -> Result<Option<Case>, &'static str> {
     let mut grant = grant.clone();
     match event {
-        Event::TokenRecorded { exchange, claims } => {
-            let minted = Minted { claims: claims.clone(), record };
-            grant.tokens.insert(claims.token, Token { minted, revoked: false, answers: 0 });
-            grant.latest = Some(claims.token);
-            grant.answer(*exchange, claims.token)?;
+        Event::TokenRecorded { claims, .. } => {
+            let granted =
+                Issue::of(claims).claims(case.grant_id(), &case.request, case.digest, &grant.terms);
+            if *claims != granted {
+                return Err("the token says something else than what was granted");
+            }
+            grant.record(Minted { claims: granted, record });
         }
         Event::ExchangeAnswered { exchange, token, .. } => grant.answer(*exchange, *token)?,
         Event::UseRedeemed { token, use_id, .. } => grant.redeem(*use_id, *token)?,
         Event::Revoked { target: Target::Token(token), .. } => {
-            let Some(token) = grant.tokens.get_mut(token) else { return Ok(None) };
-            token.revoked = true;
+            if !grant.revoke(token) {
+                return Ok(None);
+            }
         }
         Event::Revoked { .. } => return Ok(closed(How::Revoked)),
         Event::Ended { end, .. } => {

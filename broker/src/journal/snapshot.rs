@@ -25,6 +25,8 @@ use crate::core::state::{FOLD, State};
 const DOMAIN: &[u8] = b"dayfly.snapshot.v1\0";
 /// What the first line begins with; the version of the fold follows.
 const TITLE: &str = "dayfly snapshot of fold ";
+/// The most cases in one frame.
+const CASES: usize = 512;
 /// The longest frame.
 const MAX_FRAME_BYTES: u32 = 256 << 20;
 

@@ -8,7 +8,7 @@ use dayfly_verifier::time::Timestamp;
 use dayfly_verifier::wire;
 
 use super::{Asked, Decided, current, grounds, invalid};
-use crate::core::case::{Case, Grant, Standing, Token};
+use crate::core::case::{Case, Grant, Issue, Standing, Token};
 use crate::core::command::Exchange;
 use crate::core::denial::{Denial, Limited};
 use crate::core::event::Event;
@@ -34,7 +34,8 @@ pub(super) fn exchange(asked: &Asked<'_>, exchange: &Exchange, verdict: &Verdict
         return Err(Denial::UsesExhausted);
     }
     asked.unlocked(asked.state.lock_on(&case.request, &grant.terms.scope, asked.now))?;
-    if let Some(token) = grant.answered(&exchange.id) {
+    let own = state.token_id(asked.caller, &exchange.id);
+    if let Some(token) = grant.answered(&exchange.id, &own) {
         still_good(asked, token)?;
         return Ok((actor, Vec::new()));
     }
@@ -63,8 +64,8 @@ fn answer(
     exchange: &Exchange,
 ) -> Result<Event, Denial> {
     let claims = claims(asked, case, grant, exchange)?;
-    let latest = grant.latest.and_then(|token| grant.tokens.get(&token));
-    let Some(token) = latest.filter(|token| asked.state.is_good(token, asked.now)) else {
+    let Some(token) = grant.latest.as_ref().filter(|token| asked.state.is_good(token, asked.now))
+    else {
         return Ok(Event::TokenRecorded { exchange: exchange.id, claims });
     };
     let had = &token.minted.claims;
@@ -76,7 +77,7 @@ fn answer(
     if token.answers >= MAX_ANSWERS {
         return Err(Denial::LimitReached(Limited::Exchanges));
     }
-    let (grant, exchange, token) = (case.grant_id(), exchange.id, had.token);
+    let (grant, exchange, token) = (case.grant_id(), exchange.id, token.id());
     Ok(Event::ExchangeAnswered { grant, exchange, token })
 }
 
@@ -98,22 +99,9 @@ fn claims(
         let lapses = end == terms.until;
         return Err(if lapses { Denial::Lapsed } else { invalid("certificate", "ends too soon") });
     }
-    Ok(Claims {
-        token: asked.state.token_id(asked.caller, &exchange.id),
-        grant: case.grant_id(),
-        request: case.digest,
-        task: request.task.clone(),
-        subject: request.workload.clone(),
-        principal: request.principal.clone(),
-        audience: request.audience.clone(),
-        scope: terms.scope.clone(),
-        holder: request.holder(),
-        issued_at,
-        expires_at,
-        online: terms.online,
-        counted: terms.uses.is_some(),
-        key,
-    })
+    let token = asked.state.token_id(asked.caller, &exchange.id);
+    let issue = Issue { token, issued_at, expires_at, key };
+    Ok(issue.claims(case.grant_id(), request, case.digest, terms))
 }
 
 /// Refuses what no token can hold, before anybody approves it: nothing could be exchanged for it.

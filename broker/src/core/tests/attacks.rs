@@ -105,8 +105,7 @@ fn a13_approve_one_exchange_another() {
 
     world.approve("ann", &grant).unwrap();
     world.token(&filing);
-    let (_, token) =
-        world.state.case(&grant).unwrap().grant().unwrap().tokens.iter().next().unwrap();
+    let token = world.state.case(&grant).unwrap().grant().unwrap().tokens().next().unwrap();
     let claims = &token.minted.claims;
     let case = world.state.case(&grant).unwrap();
     assert_eq!(claims.request, case.digest);

@@ -142,7 +142,7 @@ fn a_person_is_found_by_what_they_did_and_by_what_was_asked_on_their_behalf() {
 #[test]
 fn what_takes_back_a_part_is_found_with_the_whole() {
     let (world, hers, other) = two();
-    let token = *world.state.case(&hers).unwrap().grant().unwrap().tokens.keys().next().unwrap();
+    let token = world.state.case(&hers).unwrap().grant().unwrap().tokens().next().unwrap().id();
     let (prefix, below) = ("db".parse().unwrap(), "db/prod/orders/7".parse().unwrap());
     for (target, touches) in [
         (Target::Token(token), [true, false]),
@@ -204,7 +204,7 @@ fn what_names_a_thing_is_found_whether_anything_was_there_to_be_taken_back_or_no
 #[test]
 fn uses_are_found_with_each_request_that_they_are_of() {
     let (mut world, hers, other) = two();
-    let token = *world.state.case(&hers).unwrap().grant().unwrap().tokens.keys().next().unwrap();
+    let token = world.state.case(&hers).unwrap().grant().unwrap().tokens().next().unwrap().id();
     let about = Some(About { grant: hers, token });
     let line = Line { about, operation: None, seen: Seen::Allowed };
     let (instance, at) = ("one".parse().unwrap(), world.now);

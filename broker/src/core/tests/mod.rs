@@ -19,5 +19,6 @@ mod refusals;
 mod reports;
 mod rulebook;
 mod texts;
+mod tokens;
 mod unbounded;
 mod world;

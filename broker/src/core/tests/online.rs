@@ -24,7 +24,7 @@ fn a_use_is_allowed_by_policy_as_it_is_now_and_is_no_entry() {
     let (mut world, _, grant, token) = online();
     let same = world.same(&grant);
     let case = world.state.case(&grant).unwrap();
-    assert!(case.grant().unwrap().tokens[&token].minted.claims.online);
+    assert!(case.grant().unwrap().token(&token).unwrap().minted.claims.online);
     let ask = |verdict: &Verdict| Command::Reevaluate(token, verdict.clone());
     assert_eq!(world.run("gateway/orders", ask(&same)), Ok(Vec::new()));
     let refused = Verdict { outcome: Outcome::Refused(refusal()), ..same.clone() };

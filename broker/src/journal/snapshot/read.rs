@@ -2,20 +2,19 @@
 
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use dayfly_verifier::id::SnapshotDigest;
-use dayfly_verifier::invalid::Invalid;
-use dayfly_verifier::time::Timestamp;
+use dayfly_verifier::id::{GrantId, SnapshotDigest};
 use sha2::{Digest as _, Sha256};
 
+use super::super::stored::alike::Alike;
 use super::super::stored::case::CaseV1;
 use super::super::stored::snapshot::StateV1;
-use super::{MAX_FRAME_BYTES, TITLE, Unfit, malformed, seal};
+use super::{CASES, MAX_FRAME_BYTES, TITLE, Unfit, malformed, seal};
 use crate::core::case::Case;
 use crate::core::event::Head;
-use crate::core::index::{Ends, Grouped, Index, Named, Tokens};
+use crate::core::index::{Index, Places};
 use crate::core::limits::Limits;
 use crate::core::state::{FOLD, State};
 
@@ -33,8 +32,16 @@ pub(super) struct Reader {
 
 type Content = BufReader<Box<dyn Read + Send>>;
 
-/// A frame of cases: its place, its digest, and what it holds.
-type Frame = (usize, [u8; 32], Vec<Named>);
+/// A case under its id.
+type Named = (GrantId, Arc<Case>);
+
+/// What one thread reads.
+struct Part {
+    /// Frames of cases: the place of each, its digest, and what it holds.
+    frames: Vec<(usize, [u8; 32], Vec<Named>)>,
+    /// Where these cases are found.
+    places: Places,
+}
 
 impl Reader {
     /// Reads the beginning.
@@ -60,14 +67,20 @@ impl Reader {
 
     /// The state, if the digest of all that was read is `digest`.
     pub(super) fn finish(self, digest: SnapshotDigest, limits: Limits) -> Result<State, Unfit> {
-        let frames = frames(self.rest)?;
+        let time = self.state.time().map_err(malformed)?;
+        let Part { frames, places } = read(self.rest, Places::new(self.state.head().epoch, time))?;
         let others = frames.iter().map(|(_, digest, _)| *digest);
         if seal(std::iter::once(self.digest).chain(others)) != digest {
             return Err(Unfit::Digest);
         }
-        let cases: Vec<Named> = frames.into_iter().flat_map(|(.., cases)| cases).collect();
-        let time = self.state.time().map_err(malformed)?;
-        let index = index(&cases, &self.state.head(), time);
+        let cases = frames.into_iter().flat_map(|(.., cases)| cases);
+        let (cases, index) = thread::scope(|scope| {
+            let cases = scope.spawn(|| cases.collect());
+            let workloads = scope.spawn(|| places.by_workload());
+            let tasks = scope.spawn(|| places.by_task());
+            let (tokens, ends) = (places.by_token(), places.ends());
+            (done(cases), Index::of(done(workloads), done(tasks), tokens, ends))
+        });
         Ok(self.state.with(cases, index, limits).map_err(malformed)?)
     }
 }
@@ -91,8 +104,9 @@ fn frame(content: &mut Content) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// All frames of cases, in order: each thread takes the next one that nobody has taken.
-fn frames(content: Content) -> io::Result<Vec<Frame>> {
+/// All frames of cases, in order, and where the cases are found: each thread takes the next frame
+/// that nobody has taken. `nowhere` is what is known of no cases.
+fn read(content: Content, nowhere: Places) -> io::Result<Part> {
     let next = Mutex::new((0_usize, content));
     let take = || {
         // Whoever panicked ends all of it below.
@@ -103,37 +117,41 @@ fn frames(content: Content) -> io::Result<Vec<Frame>> {
         Ok::<_, io::Error>(frame(content)?.map(|bytes| (here, bytes)))
     };
     let decode = || {
-        let mut frames = Vec::new();
+        let (mut frames, mut places) = (Vec::new(), nowhere.clone());
         while let Some((place, bytes)) = take()? {
-            let stored: Vec<CaseV1> = postcard::from_bytes(&bytes).map_err(malformed)?;
-            let cases = stored.into_iter().map(|stored| Case::try_from(stored).map(named));
-            let cases = cases.collect::<Result<_, Invalid>>().map_err(malformed)?;
+            let cases = cases(&bytes)?;
+            cases.iter().for_each(|(id, case)| places.add(*id, case));
             frames.push((place, Sha256::digest(&bytes).into(), cases));
         }
-        Ok::<_, io::Error>(frames)
+        Ok::<_, io::Error>(Part { frames, places })
     };
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let mut frames: Vec<Frame> = thread::scope(|scope| {
+    let parts = thread::scope(|scope| {
         let decoding: Vec<_> = (0..threads).map(|_| scope.spawn(decode)).collect();
-        let each = decoding.into_iter().map(done).collect::<io::Result<Vec<_>>>();
-        Ok::<_, io::Error>(each?.into_iter().flatten().collect())
+        decoding.into_iter().map(done).collect::<io::Result<Vec<_>>>()
     })?;
-    frames.sort_unstable_by_key(|(place, ..)| *place);
-    Ok(frames)
+    let mut all = Part { frames: Vec::new(), places: nowhere };
+    for Part { mut frames, places } in parts {
+        all.frames.append(&mut frames);
+        all.places.join(places);
+    }
+    all.frames.sort_unstable_by_key(|(place, ..)| *place);
+    Ok(all)
 }
 
-fn named(case: Case) -> Named {
-    (case.grant_id(), case.into())
-}
-
-/// The look-ups over `cases`, in a log that ends at `head`, whose entry is of `time`.
-fn index(cases: &[Named], head: &Head, time: Timestamp) -> Index {
-    thread::scope(|scope| {
-        let workloads = scope.spawn(|| Grouped::by_workload(cases, time));
-        let tasks = scope.spawn(|| Grouped::by_task(cases, time));
-        let (tokens, ends) = (Tokens::of(cases, &head.epoch), Ends::of(cases, time));
-        Index::of(done(workloads), done(tasks), tokens, ends)
-    })
+/// The cases in a frame. One is made of its stored form before the next one is read: what is made
+/// only to be dropped stays where it is at hand.
+fn cases(frame: &[u8]) -> io::Result<Vec<Named>> {
+    let (count, mut rest) = postcard::take_from_bytes::<usize>(frame).map_err(malformed)?;
+    let mut cases = Vec::with_capacity(count.min(CASES));
+    let mut alike = Alike::default();
+    for _ in 0..count {
+        let (stored, after) = postcard::take_from_bytes::<CaseV1>(rest).map_err(malformed)?;
+        let (id, case) = stored.read(&mut alike).map_err(malformed)?;
+        cases.push((id, case.into()));
+        rest = after;
+    }
+    if rest.is_empty() { Ok(cases) } else { Err(malformed("a part of it is too long")) }
 }
 
 fn done<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {

@@ -8,11 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::stored::case::CaseV1;
 use super::super::stored::snapshot::StateV1;
-use super::{MAX_FRAME_BYTES, TITLE, malformed, seal};
+use super::{CASES, MAX_FRAME_BYTES, TITLE, malformed, seal};
 use crate::core::state::{FOLD, State};
-
-/// How many cases one frame holds.
-const CASES: usize = 512;
 
 /// Writes `state` to `out`, and says the digest of what was written. Fails when `stop` says so.
 /// The same state makes the same bytes.

@@ -5,24 +5,28 @@ use std::sync::Arc;
 
 use dayfly_verifier::claims::Record;
 use dayfly_verifier::id::{
-    Epoch, ExchangeId, PersonId, RequestDigest, Seq, TextDigest, TokenId, UseId,
+    ExchangeId, GrantId, KeyId, PersonId, RequestDigest, Seq, TextDigest, TokenId, UseId,
 };
 use dayfly_verifier::invalid::Invalid;
+use dayfly_verifier::request::Request;
 use dayfly_verifier::time::Timestamp;
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use super::alike::Alike;
+use super::fixed::Fixed;
 use super::parts::{DecisionV1, RefusalV1, TaskOutcomeV1, TermsV1};
-use super::request::{ClaimsV1, RequestV1};
+use super::request::RequestV1;
 use super::{Text, texts, untexts};
-use crate::core::case::{Case, Closed, Grant, How, Kin, Minted, Stage, Token};
-use crate::core::event::Decision;
+use crate::core::case::{Case, Closed, Grant, How, Issue, Kin, Minted, Stage, Token};
+use crate::core::event::{Decision, Terms};
 
 /// A case. Its id is derived.
 #[derive(Serialize, Deserialize)]
 pub(in crate::journal) struct CaseV1 {
     request: RequestV1,
-    digest: Text<RequestDigest>,
-    justification: Option<Text<TextDigest>>,
+    digest: Fixed<RequestDigest>,
+    justification: Option<Fixed<TextDigest>>,
     seq: u64,
     owners: Vec<Text<PersonId>>,
     responsible: Vec<Text<PersonId>>,
@@ -47,16 +51,19 @@ struct ClosedV1 {
 #[derive(Serialize, Deserialize)]
 struct GrantV1 {
     terms: TermsV1,
+    /// The one recorded last at the end.
     tokens: Vec<TokenV1>,
-    exchanges: Vec<(Text<ExchangeId>, Text<TokenId>)>,
-    latest: Option<Text<TokenId>>,
-    uses: Vec<(Text<UseId>, Text<TokenId>, u32)>,
+    others: Vec<(Fixed<ExchangeId>, Fixed<TokenId>)>,
+    uses: Vec<(Fixed<UseId>, Fixed<TokenId>, u32)>,
 }
 
+/// A token. All else that it says is what was asked and granted.
 #[derive(Serialize, Deserialize)]
 struct TokenV1 {
-    claims: ClaimsV1,
-    epoch: Text<Epoch>,
+    id: Fixed<TokenId>,
+    issued_at_ms: u64,
+    expires_at_ms: u64,
+    key: u32,
     seq: u64,
     revoked: bool,
     answers: u32,
@@ -72,6 +79,13 @@ enum HowV1 {
     Drifted(RefusalV1),
 }
 
+/// What a case is about, for what is made of it.
+struct Asked<'a> {
+    grant: GrantId,
+    request: &'a Request,
+    digest: RequestDigest,
+}
+
 impl From<&Case> for CaseV1 {
     fn from(case: &Case) -> Self {
         let Case { request, digest, justification, seq, kin, approvals, stage } = case;
@@ -79,7 +93,7 @@ impl From<&Case> for CaseV1 {
         Self {
             request: (&**request).into(),
             digest: digest.into(),
-            justification: justification.map(Text),
+            justification: justification.map(Fixed),
             seq: seq.0,
             owners: texts(owners),
             responsible: texts(responsible),
@@ -89,26 +103,29 @@ impl From<&Case> for CaseV1 {
     }
 }
 
-impl TryFrom<CaseV1> for Case {
-    type Error = Invalid;
-
-    fn try_from(stored: CaseV1) -> Result<Self, Invalid> {
-        let CaseV1 { request, digest, justification, seq, owners, responsible, .. } = stored;
-        let kin = Kin { owners: untexts(owners), responsible: untexts(responsible) };
+impl CaseV1 {
+    /// The case under its id; it holds what earlier ones hold where it is `alike`.
+    pub(in crate::journal) fn read(self, alike: &mut Alike) -> Result<(GrantId, Case), Invalid> {
+        let Self { request, digest: Fixed(digest), justification, seq, owners, .. } = self;
+        let kin = Kin { owners: untexts(owners), responsible: untexts(self.responsible) };
         let mut approvals = BTreeMap::new();
-        for decision in stored.approvals {
+        for decision in self.approvals {
             let decision: Decision = decision.try_into()?;
             approvals.insert(decision.person.clone(), decision);
         }
-        Ok(Self {
-            request: Arc::new(request.try_into()?),
-            digest: digest.0,
+        let request = alike.request(request.try_into()?);
+        let asked = Asked { grant: request.grant_id(), request: &request, digest };
+        let (grant, stage) = (asked.grant, self.stage.read(&asked, alike)?);
+        let case = Case {
+            request: Arc::new(request),
+            digest,
             justification: justification.map(|text| text.0),
             seq: Seq(seq),
-            kin: Arc::new(kin),
+            kin: alike.kin(kin),
             approvals,
-            stage: stored.stage.try_into()?,
-        })
+            stage,
+        };
+        Ok((grant, case))
     }
 }
 
@@ -126,19 +143,19 @@ impl From<&Stage> for StageV1 {
     }
 }
 
-impl TryFrom<StageV1> for Stage {
-    type Error = Invalid;
-
-    fn try_from(stored: StageV1) -> Result<Self, Invalid> {
-        Ok(match stored {
-            StageV1::Pending { until_ms } => Self::Pending { until: Timestamp::from_ms(until_ms)? },
-            StageV1::Granted(grant) => Self::Granted(grant.try_into()?),
-            StageV1::Closed(closed) => {
+impl StageV1 {
+    /// The stage of what was asked.
+    fn read(self, asked: &Asked<'_>, alike: &mut Alike) -> Result<Stage, Invalid> {
+        let mut granted = |grant: GrantV1| grant.read(asked, alike);
+        Ok(match self {
+            Self::Pending { until_ms } => Stage::Pending { until: Timestamp::from_ms(until_ms)? },
+            Self::Granted(grant) => Stage::Granted(granted(grant)?),
+            Self::Closed(closed) => {
                 let ClosedV1 { at_ms, how, grant } = *closed;
-                Self::Closed(Box::new(Closed {
+                Stage::Closed(Box::new(Closed {
                     at: Timestamp::from_ms(at_ms)?,
                     how: how.try_into()?,
-                    grant: grant.map(TryInto::try_into).transpose()?,
+                    grant: grant.map(granted).transpose()?,
                 }))
             }
         })
@@ -146,53 +163,68 @@ impl TryFrom<StageV1> for Stage {
 }
 
 impl From<&Grant> for GrantV1 {
-    fn from(Grant { terms, tokens, exchanges, latest, uses }: &Grant) -> Self {
+    fn from(grant: &Grant) -> Self {
+        let Grant { terms, latest: _, earlier: _, others, uses } = grant;
         let used =
-            |(id, (token, left)): (&UseId, &(TokenId, u32))| (Text(*id), Text(*token), *left);
+            |(id, (token, left)): (&UseId, &(TokenId, u32))| (Fixed(*id), Fixed(*token), *left);
         Self {
             terms: terms.into(),
-            tokens: tokens.values().map(Into::into).collect(),
-            exchanges: exchanges.iter().map(|(id, token)| (Text(*id), Text(*token))).collect(),
-            latest: latest.map(Text),
+            tokens: grant.tokens().map(Into::into).collect(),
+            others: others.iter().map(|(id, token)| (Fixed(*id), Fixed(*token))).collect(),
             uses: uses.iter().map(used).collect(),
         }
     }
 }
 
-impl TryFrom<GrantV1> for Grant {
-    type Error = Invalid;
-
-    fn try_from(stored: GrantV1) -> Result<Self, Invalid> {
-        let GrantV1 { terms, tokens, exchanges, latest, uses } = stored;
-        let token = |token: TokenV1| {
-            let token = Token::try_from(token)?;
-            Ok((token.minted.claims.token, token))
-        };
-        Ok(Self {
-            terms: terms.try_into()?,
-            tokens: tokens.into_iter().map(token).collect::<Result<_, Invalid>>()?,
-            exchanges: exchanges.into_iter().map(|(id, token)| (id.0, token.0)).collect(),
-            latest: latest.map(|token| token.0),
-            uses: uses.into_iter().map(|(id, token, left)| (id.0, (token.0, left))).collect(),
-        })
+impl GrantV1 {
+    /// The grant that was asked for.
+    fn read(self, asked: &Asked<'_>, alike: &mut Alike) -> Result<Grant, Invalid> {
+        let Self { terms, tokens, others, uses } = self;
+        let terms = Terms::try_from(terms)?;
+        let terms = Terms { scope: alike.scope(terms.scope), ..terms };
+        let (mut latest, mut earlier) = (None, OrdMap::new());
+        for token in tokens {
+            let token = Arc::new(token.read(asked, &terms)?);
+            if let Some(before) = latest.replace(token) {
+                earlier.insert(before.id(), before);
+            }
+        }
+        let others = others.into_iter().map(|(id, token)| (id.0, token.0)).collect();
+        let uses = uses.into_iter().map(|(id, token, left)| (id.0, (token.0, left))).collect();
+        Ok(Grant { terms, latest, earlier, others, uses })
     }
 }
 
 impl From<&Token> for TokenV1 {
     fn from(Token { minted, revoked, answers }: &Token) -> Self {
-        let Minted { claims, record: Record { epoch, seq } } = minted;
-        let (epoch, seq) = (epoch.into(), seq.0);
-        Self { claims: claims.into(), epoch, seq, revoked: *revoked, answers: *answers }
+        let Minted { claims, record } = minted;
+        let Issue { token, issued_at, expires_at, key } = Issue::of(claims);
+        Self {
+            id: Fixed(token),
+            issued_at_ms: issued_at.as_ms(),
+            expires_at_ms: expires_at.as_ms(),
+            key: key.0,
+            seq: record.seq.0,
+            revoked: *revoked,
+            answers: *answers,
+        }
     }
 }
 
-impl TryFrom<TokenV1> for Token {
-    type Error = Invalid;
-
-    fn try_from(stored: TokenV1) -> Result<Self, Invalid> {
-        let TokenV1 { claims, epoch, seq, revoked, answers } = stored;
-        let record = Record { epoch: epoch.0, seq: Seq(seq) };
-        Ok(Self { minted: Minted { claims: claims.try_into()?, record }, revoked, answers })
+impl TokenV1 {
+    /// The token of what was asked, as it was granted on `terms`.
+    fn read(self, asked: &Asked<'_>, terms: &Terms) -> Result<Token, Invalid> {
+        let Self { id, issued_at_ms, expires_at_ms, key, seq, revoked, answers } = self;
+        let issue = Issue {
+            token: id.0,
+            issued_at: Timestamp::from_ms(issued_at_ms)?,
+            expires_at: Timestamp::from_ms(expires_at_ms)?,
+            key: KeyId(key),
+        };
+        let Asked { grant, request, digest } = *asked;
+        let record = Record { epoch: request.epoch, seq: Seq(seq) };
+        let minted = Minted { claims: issue.claims(grant, request, digest, terms), record };
+        Ok(Token { minted, revoked, answers })
     }
 }
 

@@ -2,9 +2,11 @@
 //! are enough. The types here are those of the store alone and change by new versions only; golden
 //! files hold each kind. Must never guess: what is not understood stops the broker.
 
+pub(super) mod alike;
 pub(super) mod case;
 mod directory;
 mod event;
+mod fixed;
 mod parts;
 mod report;
 mod request;
@@ -16,7 +18,6 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{BundleDigest, Seq};
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::time::Timestamp;
@@ -148,35 +149,6 @@ impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
         }
 
         deserializer.deserialize_str(Parse(PhantomData))
-    }
-}
-
-/// A holder's key. An entry has its text, which is checked whenever it is read; a snapshot has its
-/// bytes, which cost a hundred times less: the log vouches for its digest.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Holder(HolderKey);
-
-impl From<&HolderKey> for Holder {
-    fn from(key: &HolderKey) -> Self {
-        Self(*key)
-    }
-}
-
-impl Serialize for Holder {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match serializer.is_human_readable() {
-            true => Text(self.0).serialize(serializer),
-            false => self.0.as_bytes().serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Holder {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(match deserializer.is_human_readable() {
-            true => Text::deserialize(deserializer)?.0,
-            false => HolderKey::unchecked(Deserialize::deserialize(deserializer)?),
-        }))
     }
 }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use dayfly_verifier::claims::Claims;
-use dayfly_verifier::holder::Confirmation;
+use dayfly_verifier::holder::{Confirmation, HolderKey};
 use dayfly_verifier::id::{
     Epoch, GrantId, GroupId, KeyId, PersonId, Purpose, RequestDigest, RequestId, TaskId, TokenId,
 };
@@ -17,17 +17,18 @@ use dayfly_verifier::spiffe::SpiffeId;
 use dayfly_verifier::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Holder, Text, seconds, some};
+use super::fixed::Fixed;
+use super::{Bytes, Text, seconds, some};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RequestV1 {
-    epoch: Text<Epoch>,
-    id: Text<RequestId>,
+    epoch: Fixed<Epoch>,
+    id: Fixed<RequestId>,
     filed_at_ms: u64,
     workload: Text<SpiffeId>,
     principal: Option<Text<PersonId>>,
-    holder_key: Holder,
+    holder_key: Fixed<HolderKey>,
     confirm_by: ConfirmByV1,
     audience: Text<SpiffeId>,
     scope: ScopeV1,
@@ -107,9 +108,9 @@ enum ValueV1 {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClaimsV1 {
-    token: Text<TokenId>,
-    grant: Text<GrantId>,
-    request: Text<RequestDigest>,
+    token: Fixed<TokenId>,
+    grant: Fixed<GrantId>,
+    request: Fixed<RequestDigest>,
     task: Text<TaskId>,
     subject: Text<SpiffeId>,
     principal: Option<Text<PersonId>>,
@@ -126,7 +127,7 @@ pub(super) struct ClaimsV1 {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ConfirmationV1 {
-    Key(Holder),
+    Key(Fixed<HolderKey>),
     Identity,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dayfly_verifier::holder::HolderKey;
 use dayfly_verifier::id::{
-    BatchDigest, BundleDigest, FeedHash, InstanceId, KeyId, PersonId, Seq, TextDigest,
+    BatchDigest, BundleDigest, FeedHash, GrantId, InstanceId, KeyId, PersonId, Seq, TextDigest,
 };
 use dayfly_verifier::invalid::Invalid;
 use dayfly_verifier::request::SignerKey;
@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use super::directory::DirectoryV1;
 use super::parts::{HeadV1, LockV1};
 use super::{Text, texts, untexts};
+use crate::core::case::Case;
 use crate::core::event::{Head, Lock};
 use crate::core::feed::Feed;
-use crate::core::index::{Index, Named};
+use crate::core::index::Index;
 use crate::core::limits::Limits;
 use crate::core::locks::{Locks, SetLock};
 use crate::core::reports::{Last, Reports};
@@ -98,7 +99,7 @@ impl StateV1 {
     /// The state that this and `cases` are of, with look-ups over them.
     pub(in crate::journal) fn with(
         self,
-        cases: Vec<Named>,
+        cases: OrdMap<GrantId, Arc<Case>>,
         index: Index,
         limits: Limits,
     ) -> Result<State, Invalid> {
@@ -125,7 +126,7 @@ impl StateV1 {
             invited: invited.collect(),
             locks: locks(self.locks)?,
             unbounded: unbounded(self.unbounded)?,
-            cases: cases.into_iter().collect(),
+            cases,
             index,
         })
     }
