@@ -352,7 +352,7 @@ mod tests {
             assert!(bad.parse::<RequestId>().is_err(), "{bad}");
         }
         assert_eq!(RequestId::from_slice(id.as_bytes()).unwrap(), id);
-        let four = uuid::Uuid::parse_str(four).unwrap();
+        let four = Uuid::parse_str(four).unwrap();
         for bad in [&four.as_bytes()[..], &id.as_bytes()[1..], &[]] {
             assert!(RequestId::from_slice(bad).is_err(), "{bad:?}");
         }
