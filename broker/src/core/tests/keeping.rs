@@ -12,6 +12,7 @@ use crate::core::command::Command;
 use crate::core::denial::Denial;
 use crate::core::event::*;
 use crate::core::state::FOLD;
+use crate::journal::snapshot::copy;
 
 /// A log after which there is a case at each stage, and something in all that a state is made of.
 pub(crate) fn story() -> Vec<Entry> {
@@ -85,6 +86,27 @@ pub(crate) fn random() -> Vec<Entry> {
 
 fn entries(world: World) -> Vec<Entry> {
     world.log.into_iter().map(|(_, entry)| entry).collect()
+}
+
+/// At the very moment of its end a case has ended, in look-ups that were kept up and in those that
+/// are made at once.
+#[test]
+fn what_ends_with_the_last_entry_has_ended_for_whoever_takes_it_up() {
+    let millisecond = std::time::Duration::from_millis(1);
+    for early in [millisecond, secs(0)] {
+        let mut world = World::new();
+        let filing = world.filing();
+        let (_, pending) = world.pending(&[("dba", 1)]);
+        let granted = world.granted(&filing);
+        for grant in [pending, granted] {
+            let due = world.state.case(&grant).unwrap().due().unwrap();
+            world.pass(due.since(world.now) - early);
+            let invited = Command::Identity(id("agent/b"), IdentityChange::Invited);
+            world.run("person/ops", invited).unwrap();
+            assert_eq!(world.state.time, world.now);
+            assert_eq!(copy(&world.state).unwrap(), world.state);
+        }
+    }
 }
 
 #[test]
