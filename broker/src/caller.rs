@@ -27,7 +27,7 @@ use crate::core::command::Caller;
 use crate::core::denial::Denial;
 use crate::core::directory::{Directory, Party, Role};
 use crate::sequencer::{Failure, Fault, Sequencer};
-pub use room::Streams;
+pub use room::Room;
 use room::{Place, placed};
 use watched::{Stay, Watched};
 
@@ -207,9 +207,9 @@ pub struct Known {
     /// By which certificates end.
     pub clock: Arc<dyn Clock>,
     /// The streams that they have.
-    pub streams: Streams,
+    pub streams: Room,
     /// The lists that workloads have not read yet.
-    pub lists: Streams,
+    pub lists: Room,
     /// Ends them: nothing is served any more.
     pub stop: CancellationToken,
 }

@@ -25,18 +25,12 @@ const LISTS_IN_ALL: usize = 64;
 /// How much of a list is handed over at once.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// The streams that are open, or the lists. Clones count together.
+/// Room for the streams that are open, or for the lists. Clones count together.
 #[derive(Clone)]
-pub struct Streams {
+pub struct Room {
     per_identity: usize,
     in_all: usize,
     open: Arc<Mutex<Open>>,
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        Self::bounded(PER_IDENTITY, IN_ALL)
-    }
 }
 
 #[derive(Default)]
@@ -47,11 +41,17 @@ struct Open {
 
 /// Room for one of them. It is taken until this is dropped.
 pub(super) struct Place {
-    streams: Streams,
+    room: Room,
     id: SpiffeId,
 }
 
-impl Streams {
+impl Room {
+    /// Room for streams.
+    #[must_use]
+    pub fn streams() -> Self {
+        Self::bounded(PER_IDENTITY, IN_ALL)
+    }
+
     /// Room for lists, of which there is less than for streams.
     #[must_use]
     pub fn lists() -> Self {
@@ -71,7 +71,7 @@ impl Streams {
         }
         open.all = open.all.saturating_add(1);
         open.by_identity.insert(id.clone(), own.saturating_add(1));
-        Some(Place { streams: self.clone(), id: id.clone() })
+        Some(Place { room: self.clone(), id: id.clone() })
     }
 
     /// A panic of another holder cannot leave half a count.
@@ -82,7 +82,7 @@ impl Streams {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.streams.open();
+        let mut open = self.room.open();
         open.all = open.all.saturating_sub(1);
         let own = open.by_identity.get(&self.id).map_or(0, |own| own.saturating_sub(1));
         if own == 0 {
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn one_cannot_take_the_room_of_all_and_all_have_an_end() {
-        let streams = Streams::default();
+        let streams = Room::streams();
         let id = |n: usize| format!("spiffe://shop.test/agent/a{n}").parse::<SpiffeId>().unwrap();
         let all = |id: &SpiffeId| std::iter::from_fn(|| streams.enter(id)).collect::<Vec<_>>();
         let mut held: Vec<_> =

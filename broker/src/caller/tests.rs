@@ -256,8 +256,8 @@ async fn door() -> (Behind, Door) {
         judge: Box::new((directory.clone(), locked.clone())),
         authority: authority.clone(),
         clock: clock.clone(),
-        streams: Streams::default(),
-        lists: Streams::lists(),
+        streams: Room::streams(),
+        lists: Room::lists(),
         stop: stop.clone(),
     };
     let behind = Behind { directory, locked, joins, authority, clock, stop, _dir: dir };

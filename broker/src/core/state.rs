@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use dayfly_verifier::claims::Record;
 use dayfly_verifier::holder::HolderKey;
-use dayfly_verifier::id::{BundleDigest, GrantId, KeyId, PersonId, Seq, TextDigest};
+use dayfly_verifier::id::{
+    BundleDigest, ExchangeId, GrantId, KeyId, PersonId, Seq, TextDigest, TokenId,
+};
 use dayfly_verifier::request::{Request, SignerKey};
 use dayfly_verifier::resource::{Resource, ResourcePattern};
 use dayfly_verifier::scope::Scope;
@@ -201,9 +203,9 @@ impl State {
                 self.file(request, *justification, Stage::Closed(Box::new(closed)))?;
             }
             Event::TokenRecorded { exchange, claims } => {
-                let id = self.token_id(&claims.subject, exchange);
-                if id != claims.token || self.index.token(&id).is_some() {
-                    return Err("the token does not have the id of a new exchange");
+                let id = self.unanswered(&claims.subject, exchange)?;
+                if id != claims.token {
+                    return Err("the token does not have the id of its exchange");
                 }
                 self.change(&claims.grant, event)?;
                 self.index.add_token(id, claims.grant);
@@ -214,10 +216,7 @@ impl State {
             }
             Event::ExchangeAnswered { grant, exchange, .. } => {
                 let case = self.cases.get(grant).ok_or("there is no such case")?;
-                let id = self.token_id(&case.request.workload, exchange);
-                if self.index.token(&id).is_some() {
-                    return Err("the exchange was answered before");
-                }
+                let id = self.unanswered(&case.request.workload, exchange)?;
                 self.change(grant, event)?;
                 self.index.add_token(id, *grant);
             }
@@ -235,6 +234,19 @@ impl State {
             Event::SnapshotTaken(taken) => self.snapshot = taken.of.seq,
         }
         Ok(())
+    }
+
+    /// The id of the token that `exchange` of `workload` yields, which was not answered before.
+    fn unanswered(
+        &self,
+        workload: &SpiffeId,
+        exchange: &ExchangeId,
+    ) -> Result<TokenId, &'static str> {
+        let id = self.token_id(workload, exchange);
+        if self.index.token(&id).is_some() {
+            return Err("the exchange was answered before");
+        }
+        Ok(id)
     }
 
     fn invite(&mut self, by: &Actor, id: &SpiffeId) {

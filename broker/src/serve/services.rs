@@ -19,7 +19,7 @@ use tonic_health::server::HealthReporter;
 
 use super::ServeError;
 use crate::api::{Broker, access, approval, audit, gateway, identity, operator};
-use crate::caller::{Door, Guard, Known, Streams};
+use crate::caller::{Door, Guard, Known, Room};
 use crate::policy::files::{FILE_NAMES, MAX_FILE_BYTES};
 use crate::telemetry::{Measured, Metrics};
 
@@ -56,8 +56,8 @@ pub(super) fn serve(
         judge: Box::new(sequencer),
         authority: broker.authority.clone(),
         clock: broker.clock.clone(),
-        streams: Streams::default(),
-        lists: Streams::lists(),
+        streams: Room::streams(),
+        lists: Room::lists(),
         stop: stop.clone(),
     }));
     let guarded = |door, routes| {

@@ -56,9 +56,9 @@ pub(crate) async fn measure(dir: &Path, most: u32, rounds: u32) -> Outcome<()> {
     Ok(())
 }
 
-/// Puts `count` live grants, each of a workload of its own and with a token, into a journal that was
-/// founded, with a snapshot of most of them. Says what deciding takes then, in microseconds, of so
-/// many `rounds`.
+/// Puts `count` live grants, each of a workload of its own and with a token, into a journal that
+/// was founded, with a snapshot of most of them. Says what deciding takes then, in microseconds, of
+/// so many `rounds`.
 async fn crowd(config: &Config, count: u32, rounds: u32) -> Outcome<f64> {
     let store = Sqlite::open(&config.journal())?;
     let mut replay = Replay::from(State::default());

@@ -92,7 +92,7 @@ impl Places {
         Grouped::by(&self.each, |place| place.task, |open, _| open)
     }
 
-    /// The cases by their tokens, and by the exchanges that were answered with the token of another.
+    /// The cases by their tokens, and by the exchanges that were answered with that of another.
     pub(crate) fn by_token(&self) -> Tokens {
         let mut tokens = self.tokens.clone();
         tokens.sort_unstable();
